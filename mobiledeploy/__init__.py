@@ -117,6 +117,7 @@ if TYPE_CHECKING:
         ShrunkLayer as ShrunkLayer,
         Signature as Signature,
         StoredComparison as StoredComparison,
+        StoredEvaluation as StoredEvaluation,
         StoredVerdict as StoredVerdict,
         Target as Target,
         TrainingSettings as TrainingSettings,
@@ -218,11 +219,13 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.verbs.results import (
         ComparisonList as ComparisonList,
+        EvaluationList as EvaluationList,
         RecordTransfer as RecordTransfer,
         RegressionReport as RegressionReport,
         ResultList as ResultList,
         results as results,
         results_compared as results_compared,
+        results_evaluated as results_evaluated,
         results_export as results_export,
         results_import as results_import,
         results_regress as results_regress,

@@ -27,7 +27,7 @@ from hypothesis import settings
 from PIL import Image
 
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import apart, artifacts, assets, native, records
+from mobiledeploy.core import apart, artifacts, assets, native, preprocessing, records
 from mobiledeploy.core.plugins import FORMATS, RECIPES, WRITERS, dataset
 from mobiledeploy.core.types import (
     Artifact,
@@ -43,6 +43,7 @@ from mobiledeploy.core.types import (
     Source,
     Weights,
 )
+from mobiledeploy.runners import python as runner
 from mobiledeploy.steps import child_process, conversion_process
 from tests import shared, warm
 from tests.networks import taking_images
@@ -68,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     runners block signals. A program inherits both, and then no interrupt could end it.
     """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    # Each of the programs would compile our modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
@@ -251,15 +254,17 @@ def _warm(_empty_user: None) -> Iterator[None]:
     Exports time each file for a moment only.
     """
     with warm.session(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child_process, "INTERPRETER", (warm.program(), "-P"))
+        for module in (child_process, runner):
+            patch.setattr(module, "INTERPRETER", (warm.program(), "-P"))
         patch.setattr("mobiledeploy.verbs.export.BENCH_SECONDS", warm.BENCH_SECONDS)
         yield
 
 
 @pytest.fixture
 def cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Conversions start as users have them: for tests of the process itself."""
-    monkeypatch.setattr(child_process, "INTERPRETER", (sys.executable, "-P"))
+    """Conversions and runners start as users have them: for tests of the process itself."""
+    for module in (child_process, runner):
+        monkeypatch.setattr(module, "INTERPRETER", (sys.executable, "-P"))
 
 
 def _own_adb(patch: pytest.MonkeyPatch, home: Path) -> None:
@@ -542,6 +547,10 @@ class Exported(Mapping[tuple[str, str], Path]):
         facts = shelf.inspect(content)
         path = self._folder / f"{recipe}{shelf.SUFFIX}"
         path.write_bytes(content)
+        # A file with int8 pixels states them itself; the others take what the model takes.
+        how = self._spec.preprocessing
+        on_codes = preprocessing.on_codes(how) if facts.inputs[0].dtype == "int8" else None
+        spec = dataclasses.replace(self._spec, preprocessing=on_codes or how)
         artifact = Artifact(
             path=path.name,
             sha256=records.sha256(content),
@@ -549,7 +558,7 @@ class Exported(Mapping[tuple[str, str], Path]):
             gzip_bytes=len(content),
             sparsity=0.0,
             format=format_,
-            spec=self._spec,
+            spec=spec,
             recipe=RECIPES.load(recipe).RECIPE,
             output="softmax",
             io="int8",

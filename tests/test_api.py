@@ -72,6 +72,7 @@ OF_THE_TERMINAL = {
 SUBCOMMANDS = {
     "devices calibrate": "calibrate",
     "results compared": "results_compared",
+    "results evaluated": "results_evaluated",
     "results export": "results_export",
     "results import": "results_import",
     "results regress": "results_regress",

@@ -34,9 +34,10 @@ def steps(page):
 
 
 WITH_COMMANDS = [page for page in PAGES if any(kind == "run" for kind, _ in steps(page))]
-# The guide takes three minutes of a core. Its commands are those of other pages and tests, and
-# `make test-slow` runs it.
-IN_MAKE_TEST = [page for page in WITH_COMMANDS if page.name != "guide.md"]
+# These take minutes of a core. Their commands are those of other pages and tests, and
+# `make test-slow` runs them.
+LONG = ("detection.md", "guide.md", "quantization.md")
+IN_MAKE_TEST = [page for page in WITH_COMMANDS if page.name not in LONG]
 
 
 @pytest.fixture(scope="module")

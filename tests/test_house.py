@@ -230,7 +230,7 @@ REACH_FILES = {
         "devices/host.py _text",
         "runners/python.py _peak_rss_bytes",
         "verbs/doctor.py _free_memory",
-        "steps/golden.py isa",
+        "steps/instruction_sets.py here",
     ],
     "a lock, or the name of whoever takes one": [
         "core/artifacts.py abandoned_folders",

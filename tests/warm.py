@@ -1,9 +1,9 @@
 """Python processes that have their imports behind them: forked from one that imports once.
 
-Importing TensorFlow takes three seconds of a core, the command line half a second, and the tests
-start some hundred of each. A warm process is a process all the same: it has its own memory, its own
-signals and exit code, and the standard streams, environment, folder and limits of whoever asked
-for it. Only what it imports is there already.
+Importing TensorFlow takes three seconds of a core, the command line half a second, a runtime a
+third, and the tests start some hundred of each. A warm process is a process all the same: it has
+its own memory, its own signals and exit code, and the standard streams, environment, folder and
+limits of whoever asked for it. Only what it imports is there already.
 
 `program()` is an executable that takes the place of `sys.executable`: for the modules of
 `IMPORTS` it asks a server for a fork, passes signals on and ends as the fork ends; for anything
@@ -44,12 +44,14 @@ from typing import Any
 EARLY = ("PYTHON", "LD_", "OMP_", "KERAS_BACKEND", "COVERAGE_", "MALLOC_")
 COMMAND_LINE = "mobiledeploy"
 JOB = "mobiledeploy.verbs.sweep"
+RUNNER = "mobiledeploy.runners.python"
 STEPS = "mobiledeploy.steps"
 CHILDREN = tuple(f"{STEPS}.{name}_process" for name in ("conversion", "training", "tracing"))
 # The limit of an export's timing of a file, in seconds: it is the subject of no test.
 BENCH_SECONDS = 0.2
 # module -> the server that it is forked from.
 SERVERS = dict.fromkeys((COMMAND_LINE, JOB), "commands") | dict.fromkeys(CHILDREN, "tensorflow")
+SERVERS |= {RUNNER: "runners"}
 
 
 def early(environment):  # The program has this text too: it needs no import.
@@ -189,9 +191,19 @@ def _import(name: str, program: str) -> None:
             for path in sorted((folder / room).glob("[a-z]*.py")):
                 importlib.import_module(f"mobiledeploy.{room}.{path.stem}")
         importlib.import_module(f"{STEPS}.child_process").INTERPRETER = (program, "-P")
+        importlib.import_module(RUNNER).INTERPRETER = (program, "-P")
         importlib.import_module("mobiledeploy.verbs.export").BENCH_SECONDS = BENCH_SECONDS
         # It is run, as __main__.
         del sys.modules[JOB]
+        return
+    if name == "runners":
+        importlib.import_module(RUNNER)
+        shelf = importlib.import_module("mobiledeploy.core.plugins").DATASETS
+        for plugin in shelf.names():
+            shelf.load(plugin)
+        importlib.import_module("ai_edge_litert.interpreter")
+        importlib.import_module("onnxruntime")
+        del sys.modules[RUNNER]
         return
     for module in (
         *CHILDREN,

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdnoreturn.h>
 
 #define MAX_RANK 8
@@ -54,6 +55,16 @@ extern const Engine litert, onnxruntime;
 extern bool counted;
 // Tells a counter that this place was reached; nothing where none counts.
 void mark(long number);
+
+// Standard output for events only (main.c), and the begin and the end of an event.
+extern FILE *events;
+void begin_event(const char *kind);
+void end_event(void);
+
+// Answers the raw inputs that come on standard input, until it ends (answer.c).
+void answer(const Engine *engine, const Opened *opened);
+// Says the raw outputs of the last run as a RawAnswer event.
+void say_answer(const Engine *engine, const Opened *opened, long index);
 
 // Says a Failure event and ends the process with its exit code.
 noreturn void refuse(int exit_code, const char *hint, const char *format, ...)

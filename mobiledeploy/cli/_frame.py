@@ -29,6 +29,31 @@ _LINE_EVERY_S = 25.0
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class _Step:
+    """A step that is not finished: `first` parts were done at its start."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.start = time.monotonic()
+        self.done = self.total = 0
+
+    def line(self, what: str) -> str:
+        """How far it is, how fast it goes, and how long it will take at that pace."""
+        if self.total <= 1:
+            return what
+        line = f"{what}, {self.done} of {self.total}"
+        speed = (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
+        if speed <= 0:
+            return line
+        seconds = (self.total - self.done) / speed
+        left = f"{seconds:.0f} s" if seconds < 2 * 60 else f"{seconds / 60:.0f} min"
+        return f"{line}, {_per_second(speed)}, {left} left"
+
+
+def _per_second(speed: float) -> str:
+    return f"{speed:.3g} per second"
+
+
 class Terminal:
     """A Reporter that writes to standard error, with progress bars on a terminal.
 
@@ -41,7 +66,7 @@ class Terminal:
         self.verbose = verbose
         self._bars: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._unfinished: dict[str, tuple[int, int]] = {}
+        self._unfinished: dict[str, _Step] = {}
         self._end = threading.Event()
         self._clock: threading.Thread | None = None
         self._printed_warnings: set[NamedWarning] = set()
@@ -49,13 +74,28 @@ class Terminal:
     def __enter__(self) -> Terminal:
         if sys.stderr.isatty() and not self.quiet:
             from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                ProgressColumn,
+                Task,
+                TextColumn,
+                TimeRemainingColumn,
+            )
             from rich.progress import Progress as Bars
+            from rich.text import Text
+
+            class Speed(ProgressColumn):
+                """Parts per second, as soon as they are known."""
+
+                def render(self, task: Task) -> Text:
+                    return Text(_per_second(task.speed) if task.speed else "")
 
             self._bars = Bars(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
+                Speed(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 transient=True,
@@ -73,9 +113,8 @@ class Terminal:
             seconds = time.monotonic() - start
             # A copy, because the steps change in the meantime.
             steps = list(self._unfinished.copy().items())
-            what, (done, total) = steps[-1] if steps else ("working", (0, 0))
-            count = f", {done} of {total}" if total > 1 else ""
-            self.say(f"{what}{count}, after {seconds:.0f} s")
+            line = steps[-1][1].line(steps[-1][0]) if steps else "working"
+            self.say(f"{line}, after {seconds:.0f} s")
 
     def __exit__(
         self,
@@ -95,9 +134,10 @@ class Terminal:
         """`done` of `total` of `what`; a bar on a terminal, elsewhere a line now and then."""
         if self._bars is None:
             # The step of the latest news stands last.
-            self._unfinished.pop(what, None)
+            step = self._unfinished.pop(what, None) or _Step(done)
+            step.done, step.total = done, total
             if done < total:
-                self._unfinished[what] = (done, total)
+                self._unfinished[what] = step
             return
         if what not in self._tasks:
             self._tasks[what] = self._bars.add_task(what, total=total)
@@ -142,6 +182,36 @@ def task_option(command: Callable[..., Any]) -> Callable[..., Any]:
         help="What the model answers: classification, detection, ...; default: what its record or "
         "its outputs say.",
     )(command)
+
+
+def device_options(function: F) -> F:
+    """Where the files run for a prediction."""
+    for option in (
+        _settings.output(
+            "--record",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Record the session in FILE, for --device replay:FILE.",
+        ),
+        _settings.option("--delegate", help="xnnpack or none; default: the first of the runtime."),
+        _settings.option(
+            "--device",
+            default="host",
+            show_default=True,
+            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, or "
+            "replay:FILE. Images are prepared here.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def limit_option(function: F) -> F:
+    """The option `--limit`."""
+    return _settings.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        help="Number of images to take at most, drawn from all classes, the same ones each time.",
+    )(function)
 
 
 def preprocessing_options(function: F) -> F:
@@ -221,33 +291,17 @@ def show(record: Record) -> None:
     for number, table_ in enumerate(record.tables()):
         if number:
             click.echo()
-        table(table_.headers, table_.rows, table_.title)
+        table(table_.headers, table_.rows, table_.title, table_.optional)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Prints the command's result for people, with a frame on a terminal that is wide enough.
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    optional: Sequence[str] = (),
+) -> None:
+    """Prints the command's result for people; `optional` is as for `_tables.show`."""
+    # Not at the top: help prints no table.
+    from mobiledeploy.cli import _tables
 
-    The first column is text, the others are aligned right.
-    """
-    import shutil
-
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    if sys.stdout.isatty() and sum(widths) + 3 * len(widths) < shutil.get_terminal_size().columns:
-        from rich.console import Console
-        from rich.table import Table
-
-        frame = Table(title=title or None, title_justify="left")
-        for index, header in enumerate(headers):
-            frame.add_column(header, justify="right" if index else "left", overflow="fold")
-        for row in rows:
-            frame.add_row(*row)
-        Console(markup=False, emoji=False).print(frame)
-        return
-    if title:
-        click.echo(title)
-    for row in (headers, *rows):
-        first, *others = (
-            cell.ljust(width) if not index else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        click.echo("  ".join([first, *others]).rstrip())
+    _tables.show(headers, rows, title, optional)

@@ -89,8 +89,10 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_settings.option(
     "--threads",
     type=click.IntRange(1, 64),
-    help="Number of runners at once; default: one per core.",
+    help="Number of runners at once; default: one per core of this computer, one on a phone.",
 )
+@_frame.device_options
+@_frame.limit_option
 @_frame.preprocessing_options
 @_frame.common
 def command(
@@ -110,6 +112,10 @@ def command(
     github: bool,
     runtime: str | None,
     threads: int | None,
+    device: str,
+    delegate: str | None,
+    record: Path | None,
+    limit: int | None,
     json: bool,
     quiet: bool,
     verbose: int,
@@ -137,6 +143,10 @@ def command(
                 no_labels=no_labels,
                 runtime=runtime,
                 threads=threads,
+                device=device,
+                delegate=delegate,
+                record=record,
+                limit=limit,
                 reporter=terminal,
                 **images,
             )
@@ -162,6 +172,10 @@ def command(
                 markdown=markdown,
                 runtime=runtime,
                 threads=threads,
+                device=device,
+                delegate=delegate,
+                record=record,
+                limit=limit,
                 reporter=terminal,
                 **images,
             )

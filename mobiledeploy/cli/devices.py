@@ -6,20 +6,30 @@ from pathlib import Path
 
 import click
 
-from mobiledeploy.cli import _frame
+from mobiledeploy.cli import _frame, _settings
 
 
 @click.group(
     invoke_without_command=True, epilog="Example:  mobiledeploy devices", short_help=__doc__
 )
+@_settings.option("--all", is_flag=True, help="Also device cards with too few points to estimate.")
 @_frame.common
 @click.pass_context
-def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
+def command(
+    ctx: click.Context,
+    all: bool,  # noqa: A002 - the option's name
+    json: bool,
+    quiet: bool,
+    verbose: int,
+) -> None:
     """List the values for `bench --device`, and the kind of figure of each.
 
     Kinds are never compared with each other: measured (by a clock on real hardware), counted
     (instructions of an emulated core), estimated (by a model of latency).
     """
+    # Not at the top: help needs no dataclasses.
+    from dataclasses import replace
+
     from mobiledeploy.verbs import devices as verb
 
     if ctx.invoked_subcommand:
@@ -29,7 +39,13 @@ def command(ctx: click.Context, json: bool, quiet: bool, verbose: int) -> None:
     if json:
         _frame.emit_json(result)
         return
-    _frame.show(result)
+    devices = tuple(d for d in result.devices if all or not d.fix or d.kind != "estimated")
+    _frame.show(replace(result, devices=devices))
+    others = len(result.devices) - len(devices)
+    if others:
+        click.echo(
+            f"{others} device cards have too few points for an estimate: mobiledeploy devices --all"
+        )
 
 
 @command.command(

@@ -33,8 +33,10 @@ _PAIRS = 3
 @_settings.option(
     "--threads",
     type=click.IntRange(1, 64),
-    help="Number of runners at once; default: one per core.",
+    help="Number of runners at once; default: one per core of this computer, one on a phone.",
 )
+@_frame.device_options
+@_frame.limit_option
 @_frame.preprocessing_options
 @_frame.common
 def command(
@@ -43,6 +45,10 @@ def command(
     task: str | None,
     runtime: str | None,
     threads: int | None,
+    device: str,
+    delegate: str | None,
+    record: Path | None,
+    limit: int | None,
     json: bool,
     quiet: bool,
     verbose: int,
@@ -58,6 +64,10 @@ def command(
             task=task,
             runtime=runtime,
             threads=threads,
+            device=device,
+            delegate=delegate,
+            record=record,
+            limit=limit,
             reporter=terminal,
             **images,
         )

@@ -108,6 +108,24 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
         _frame.show(list_)
 
 
+@command.command("evaluated", epilog="Example:  mobiledeploy results evaluated --json")
+@_frame.common
+def evaluated(json: bool, quiet: bool, verbose: int) -> None:
+    """List the accuracy of files on every device, newest first.
+
+    The list without a command shows that on the host.
+    """
+    from mobiledeploy.verbs import results as verb
+
+    list_ = verb.results_evaluated()
+    if json:
+        _frame.emit_json(list_)
+    elif not list_.evaluations:
+        click.echo("There are no evaluations in this folder.")
+    else:
+        _frame.show(list_)
+
+
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--newest", is_flag=True, help="Only the newest figure of an artifact on a target.")

@@ -25,8 +25,18 @@ _WRONG = 1
     "images, in their order, or a command that is called with the .npz to write and the "
     "images' paths.",
 )
+@_frame.device_options
 @_frame.common
-def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbose: int) -> None:
+def command(
+    artifact: Path,
+    pipeline: str | None,
+    device: str,
+    delegate: str | None,
+    record: Path | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
+) -> None:
     """Replay the golden samples of ARTIFACT, and check the preprocessing of an app against it.
 
     The exit code is 1 if the file's answers differ from those at its export, or if the pipeline's
@@ -35,7 +45,14 @@ def command(artifact: Path, pipeline: str | None, json: bool, quiet: bool, verbo
     from mobiledeploy.verbs import verify as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
-        result = verb.verify(artifact, pipeline=pipeline, reporter=terminal)
+        result = verb.verify(
+            artifact,
+            pipeline=pipeline,
+            device=device,
+            delegate=delegate,
+            record=record,
+            reporter=terminal,
+        )
     if json:
         _frame.emit_json(result)
     else:

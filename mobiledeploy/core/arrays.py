@@ -11,7 +11,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core import inputs
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import DeviceError, InputError
+from mobiledeploy.core.types import Tensor
 
 # What zipfile and numpy raise for bytes that they cannot read.
 _BROKEN = (
@@ -132,3 +133,22 @@ def _refusing(where: str) -> Iterator[None]:
     except _BROKEN as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{where} is not a readable numpy archive: {reason}") from error
+
+
+def raw(content: bytes, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
+    """The tensors that lie one after the other in `content`, each of its shape, little-endian.
+
+    DeviceError if their sizes are others: a runner on a device wrote them.
+    """
+    sizes = [np.dtype(t.dtype).itemsize * math.prod(t.shape) for t in tensors]
+    if len(content) != sum(sizes):
+        raise DeviceError(
+            f"the runner's answer has {len(content)} bytes, its model's outputs take {sum(sizes)}"
+        )
+    starts = [sum(sizes[:place]) for place in range(len(sizes))]
+    return [
+        np.frombuffer(content, np.dtype(t.dtype).newbyteorder("<"), math.prod(t.shape), start)
+        .astype(t.dtype)
+        .reshape(t.shape)
+        for t, start in zip(tensors, starts, strict=True)
+    ]

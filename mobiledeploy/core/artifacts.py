@@ -101,6 +101,17 @@ def signature(artifact: Artifact) -> Signature:
     return Signature((image,), (scores,))
 
 
+def same_spec(one: Artifact, other: Artifact) -> bool:
+    """Whether two artifacts state one model: each may scale its pixels in its own way."""
+    # Not at the top: numpy may be missing where doctor looks for staging folders.
+    from mobiledeploy.core import preprocessing
+
+    scaled = replace(one.spec, preprocessing=other.spec.preprocessing)
+    return scaled == other.spec and preprocessing.alike(
+        one.spec.preprocessing, other.spec.preprocessing
+    )
+
+
 def work(
     artifact: Artifact, data: DataRef, preprocessing: Preprocessing | None = None
 ) -> protocol.Work:

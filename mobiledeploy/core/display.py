@@ -45,11 +45,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Table(Record):
-    """A table for people: every row has a text for each header."""
+    """A table for people: every row has a text for each header.
+
+    `optional` are the headers that a narrow terminal can do without, the first one first.
+    """
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
+    optional: tuple[str, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
         """Itself."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mobiledeploy.core import plugins, units
-from mobiledeploy.core.types import Metric, Result
+from mobiledeploy.core.types import Metric, Result, StoredEvaluation
 
-_SEVERAL = "metric"
+SEVERAL = "metric"
 TOP1 = Metric("top1", "top-1", "share")
 
 
-def of(result: Result) -> Metric:
+def of(result: Result | StoredEvaluation) -> Metric:
     """The metric of a result; top-1 if it was not evaluated."""
     if result.metric in ("", TOP1.name):
         return TOP1
@@ -21,14 +21,14 @@ def of(result: Result) -> Metric:
 def header(results: Iterable[Result]) -> str:
     """The heading of a column: the metric's title, or `metric` if the results have several."""
     titles = {of(r).title for r in results if r.metric}
-    return _SEVERAL if len(titles) > 1 else next(iter(titles), TOP1.title)
+    return SEVERAL if len(titles) > 1 else next(iter(titles), TOP1.title)
 
 
-def cell(result: Result, heading: str) -> str:
+def cell(result: Result | StoredEvaluation, heading: str = SEVERAL) -> str:
     """The value in a column of this heading; it names its metric where the heading does not."""
     metric = of(result)
     value = units.metric(result.value, metric.unit)
-    return f"{metric.title} {value}" if heading == _SEVERAL and result.metric else value
+    return f"{metric.title} {value}" if heading == SEVERAL and result.metric else value
 
 
 def judged_on(result: Result) -> str:

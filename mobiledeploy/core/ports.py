@@ -497,11 +497,17 @@ class Runner(Protocol):
         """
         ...
 
-    def predict(self, model: str, target: Target) -> tuple[str, ...]:
-        """The argv that predicts images.
+    def predict(self, model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
+        """The argv of a program that answers for samples, for `hear_answers`.
 
-        It reads a protocol.Work and ranges from standard input. UsageError if this runner can only
-        time.
+        `files` are as for `bench`. UsageError if this runner can only time.
+        """
+        ...
+
+    def hear_answers(self, process: Process, model: str) -> Process:
+        """The program of `predict` as one that reads a protocol.Work and ranges, and answers them.
+
+        `model` is its file's name, for messages.
         """
         ...
 
@@ -515,7 +521,7 @@ class Runner(Protocol):
     def hear(self, process: Process, target: Target) -> Process:
         """The running program as one that speaks PROTOCOL.md; its output is translated if needed.
 
-        `target` is the one that `bench` or `predict` got.
+        `target` is the one that `bench` got.
         """
         ...
 

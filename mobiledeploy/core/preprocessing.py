@@ -188,6 +188,49 @@ def extent(preprocessing: Preprocessing) -> tuple[float, float]:
     return float(tables.min()), float(tables.max())
 
 
+def scaling(preprocessing: Preprocessing) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(factors, offsets), [C] each: pixel p of a channel becomes ``factor * p + offset``."""
+    channels = 1 if preprocessing.channels == "gray" else 3
+    low, high = preprocessing.input_range
+    mean, std = (np.array(x[:channels]) for x in (preprocessing.mean, preprocessing.std))
+    return (high - low) / 255 / std, (low - mean) / std
+
+
+def on_codes(preprocessing: Preprocessing) -> Preprocessing | None:
+    """The preprocessing by which pixel p of every channel has the int8 code p - 128, exactly.
+
+    It is ``(p - mean) / std`` of pixels 0..255, with a whole `mean` and one `std` for all channels:
+    the `mean` is the pixel nearest to the value 0 (the lower one of two), and `std` keeps the unit
+    (of several channels the average). A range of -1,1 gives mean 127 and std 127.5.
+
+    Returns:
+        None if each pixel of `preprocessing` has a code of its own already.
+    """
+    factors, offsets = scaling(preprocessing)
+    zeros = -offsets / factors
+    nearest = min(max(math.ceil(float(zeros.mean()) - 0.5 - _ABOUT_HALF), 0), 255)
+    if np.allclose(factors, factors[0], rtol=1e-6) and np.allclose(zeros, nearest, atol=0.01):
+        return None
+    std = float(np.mean(1 / factors))
+    return replace(
+        preprocessing, input_range=(0.0, 255.0), mean=(float(nearest),) * 3, std=(std,) * 3
+    )
+
+
+def between(
+    one: Preprocessing, other: Preprocessing
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(ratio, change), [C] each: what `one` gives is ``ratio * y + change`` of `other`'s y."""
+    (factors, offsets), (other_factors, other_offsets) = scaling(one), scaling(other)
+    ratio = factors / other_factors
+    return ratio, offsets - ratio * other_offsets
+
+
+def alike(one: Preprocessing, other: Preprocessing) -> bool:
+    """Whether two files of one model may state these: they are equal, or one is `on_codes`."""
+    return one == other or on_codes(one) == other or on_codes(other) == one
+
+
 @functools.lru_cache(maxsize=8)
 def _tables(
     input_range: tuple[float, float],

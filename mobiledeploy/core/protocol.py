@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,6 +97,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class RawAnswer:
+    """The outputs of a run: base64 of their bytes, one after the other, and the bytes' CRC-32."""
+
+    index: int
+    crc32: int
+    raw: str
+
+
+@dataclass(frozen=True)
 class Skipped:
     """An image that cannot be read."""
 
@@ -124,9 +135,10 @@ class Done:
 
 
 _FORMER_FIELDS = {"input": "inputs", "output": "outputs", "row": "rows"}
-Event = Ready | Timed | Counts | Answer | Skipped | Fed | Done | Failure
+Event = Ready | Timed | Counts | Answer | RawAnswer | Skipped | Fed | Done | Failure
 _EVENTS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (Ready, Timed, Counts, Answer, Skipped, Fed, Done, Failure)
+    kind.__name__: kind
+    for kind in (Ready, Timed, Counts, Answer, RawAnswer, Skipped, Fed, Done, Failure)
 }
 
 
@@ -134,6 +146,35 @@ def line(event: Event) -> str:
     """An event as a runner writes it; `parse` reads it."""
     head = {"schema_version": EVENT_VERSION, "record": type(event).__name__}
     return json.dumps(head | records.encode(event), separators=(",", ":"))
+
+
+def raw_inputs(index: int, content: bytes) -> str:
+    """What an `answer` runner reads for a sample: its inputs' bytes, one after the other."""
+    return f"{index} {zlib.crc32(content)} {base64.b64encode(content).decode()}"
+
+
+def places(own: Sequence[Tensor], told: Sequence[Tensor]) -> list[int]:
+    """The places of a record's tensors in a runner's list: by name where both name the same ones.
+
+    An engine may list them in the order of a signature, which is another than the file's.
+    """
+    names = [tensor.name for tensor in told]
+    if len(set(names)) == len(names) and sorted(names) == sorted(tensor.name for tensor in own):
+        return [names.index(tensor.name) for tensor in own]
+    return list(range(len(told)))
+
+
+def raw_outputs(event: RawAnswer) -> bytes:
+    """The bytes of an answer; DeviceError if they arrived damaged."""
+    try:
+        content = base64.b64decode(event.raw, validate=True)
+    except ValueError:
+        content = b""
+    if zlib.crc32(content) != event.crc32:
+        raise DeviceError(
+            f"the runner's answer for image {event.index} arrived damaged", "try another cable"
+        )
+    return content
 
 
 def parse(line: str) -> Event:

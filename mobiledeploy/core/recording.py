@@ -25,7 +25,8 @@ _MOST_ROUNDS = 100_000
 class BenchRequest:
     """The settings of a timing: all that it depends on besides its device.
 
-    `rounds` is for a comparison (`bench --compare`).
+    `rounds` is for a comparison (`bench --compare`). `command` says what was recorded: `bench`,
+    or a command that predicts, of which `runs`, `seconds` and `fixed_performance` mean nothing.
     """
 
     device: str
@@ -37,6 +38,7 @@ class BenchRequest:
     seconds: float
     fixed_performance: bool
     rounds: int | None = None
+    command: str = "bench"
 
 
 @dataclass(frozen=True)

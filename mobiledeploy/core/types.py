@@ -513,7 +513,9 @@ class Evaluation(Record):
     are those of a classifier, fractions, None without matching labels. `agreement` is the share of
     images with the same answer as that of the float model, None without one. `confusion` holds
     (true, predicted, count) for the wrong ones of a classifier, largest first. `preprocessing` was
-    applied to the images; it may differ from the artifact's own.
+    applied to the images; it may differ from the artifact's own. `isa` is the device's
+    instruction set in the words of Linux, "" in earlier versions. `images_per_second` is with the
+    preparation of the images and no latency; on an emulated core it says nothing of any device.
     """
 
     artifact_sha256: str
@@ -532,6 +534,7 @@ class Evaluation(Record):
     warnings: tuple[NamedWarning, ...] = ()
     task: str = "classification"
     metrics: Mapping[str, float] = field(default_factory=dict)
+    isa: str = ""
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
@@ -653,7 +656,9 @@ class Check(Record):
     Of a task other than classification, `metric` is what decides, `metric_now` and
     `metric_accepted` are its values; they are None without annotations. Its `top1` is None, and so
     are `losses`, `gains` and `mcnemar_p` where answers are not just right or wrong. `outcome` is
-    the gravest of its verdicts: "fail" before "inconclusive" before "pass".
+    the gravest of its verdicts: "fail" before "inconclusive" before "pass". The answers come from
+    `target` (device, runtime, delegate), the version of its runtime, and its instruction set `isa`;
+    None and "" in earlier versions.
     """
 
     path: str
@@ -678,6 +683,9 @@ class Check(Record):
     metric_now: float | None = None
     metric_accepted: float | None = None
     outcome: Outcome = "pass"
+    target: Target | None = None
+    runtime_version: str = ""
+    isa: str = ""
 
     def __post_init__(self) -> None:
         # A field, so that it is in the JSON; never other than the verdicts, whatever a file says.
@@ -731,12 +739,12 @@ class Result(Record):
 
     `kind` is "" for an artifact without a figure. `latency_ns` and its interval belong to measured
     and estimated figures, `instructions` to counted ones. `top1` and `agreement` are fractions,
-    from the newest evaluation; `value` is that of its task's first metric (`task`, `metric`), which
-    is top-1 for a classifier. `mult_adds` is None if the artifact's file is gone. `id` names the
-    figure in its store, None if there is none. A `recorded` figure was replayed; `made_at` is then
-    the time of the recording. `weights` is the source of the model's weights; `data_source`,
-    `data_split` and `data_identity` describe the images of `value`, `images` is their number (""
-    and 0 without it). `io` is the artifact's `ends`.
+    from the newest evaluation on the host; `value` is that of its task's first metric (`task`,
+    `metric`), which is top-1 for a classifier. `mult_adds` is None if the artifact's file is gone.
+    `id` names the figure in its store, None if there is none. A `recorded` figure was replayed;
+    `made_at` is then the time of the recording. `weights` is the source of the model's weights;
+    `data_source`, `data_split` and `data_identity` describe the images of `value`, `images` is how
+    many there are ("" and 0 without it). `io` is the artifact's `ends`.
     """
 
     made_at: str
@@ -898,14 +906,16 @@ class Report(Record):
             for check in self.checks
         ]
         rows += [(one.what, "error", "–", "–", "–", "–", "–") for one in self.failed]
-        return (Table(headers, tuple(rows)),)
+        return (Table(headers, tuple(rows), optional=("McNemar p", "flips", "images")),)
 
 
 @dataclass(frozen=True)
 class Measured(Record):
     """Time on a real machine by a clock: raw samples, with warm-ups and the machine's facts.
 
-    `median_ns` and its 95 % interval are of `samples_ns`.
+    `median_ns` and its 95 % interval are of `samples_ns`. `golden_steps` is how far the answer of
+    the last run is from that of the export for the same image, in quantization steps (a 255th of
+    the range of a float answer); None if they were not compared.
     """
 
     artifact_sha256: str
@@ -921,6 +931,7 @@ class Measured(Record):
     facts_before: Mapping[str, str]
     facts_after: Mapping[str, str]
     warnings: tuple[NamedWarning, ...] = ()
+    golden_steps: float | None = None
     kind: Literal["measured"] = "measured"
 
 
@@ -980,6 +991,34 @@ class StoredComparison(Record):
     interval: tuple[float, float]
     changed: bool
     rounds: int
+    recorded: bool = False
+
+
+@dataclass(frozen=True)
+class StoredEvaluation(Record):
+    """An evaluation of the store without its predictions; `metric` and the rest as in `Result`.
+
+    It was made on `device` by a runtime with `delegate`; `isa` is the device's instruction set.
+    """
+
+    made_at: str
+    artifact_sha256: str
+    model: str
+    recipe: str
+    format: str
+    device: str
+    runtime: str
+    runtime_version: str
+    delegate: str
+    isa: str
+    task: str
+    metric: str
+    value: float | None
+    agreement: float | None
+    images: int
+    data_source: str
+    data_split: str
+    data_identity: str
     recorded: bool = False
 
 

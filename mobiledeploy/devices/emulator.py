@@ -1,8 +1,8 @@
 """An emulated ARM core on this machine, by qemu-user: it counts instructions and gives no times.
 
 Programs are the same aarch64 Linux programs that a board runs; the core's features decide which
-kernels a runtime uses, as on the board. Every program runs with our counter
-(android_bench/counter), whose events appear between the program's own.
+kernels a runtime uses, as on the board. A program that marks what is to be counted runs with our
+counter (android_bench/counter), whose events appear between the program's own.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from mobiledeploy.core.types import DeviceInfo, Kind
 from mobiledeploy.devices._child import Child, Local
 
 KIND: Kind = "counted"
+COUNTED = "--marks"
+"""The argument of a program that marks what is to be counted."""
 RUNNER = "native"
 DEFAULT_CORE = "cortex-a76"
 
@@ -124,10 +126,13 @@ class Emulator(Local):
         }
 
     def run(self, argv: Sequence[str]) -> Child:
-        """Starts an aarch64 program; the counter's events come on its standard output too."""
+        """Starts an aarch64 program; the counter's events come on its standard output too.
+
+        Without marks there is nothing to count, and the program runs faster without the counter.
+        """
         if argv[0].startswith("-"):
             raise DeviceError(f"{argv[0]} is not a program")
-        plugin = f"{native.counter()},out=/proc/self/fd/1"
+        counter = ("-plugin", f"{native.counter()},out=/proc/self/fd/1")
         libraries = self._qemu.libraries
         return super().run(
             (
@@ -142,8 +147,7 @@ class Emulator(Local):
                 *_FIXED_OPTIONS,
                 "-U",
                 "LD_LIBRARY_PATH",
-                "-plugin",
-                plugin,
+                *(counter if COUNTED in argv else ()),
                 *argv,
             )
         )

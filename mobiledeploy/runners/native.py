@@ -12,6 +12,7 @@ from mobiledeploy.core import native, plugins
 from mobiledeploy.core.errors import MissingError, UsageError
 from mobiledeploy.core.ports import Process
 from mobiledeploy.core.types import Target
+from mobiledeploy.runners._samples import Answering
 
 LOADER = "ld-linux-aarch64.so.1"
 C_LIBRARIES = (
@@ -58,9 +59,14 @@ def bench(
     model: str, target: Target, sample: str | None, files: Mapping[str, str]
 ) -> tuple[str, ...]:
     """The argv that times `model` until its standard input closes."""
+    argv = _argv("bench", model, target, files)
+    return argv if sample is None else (*argv, "--sample", sample)
+
+
+def _argv(what: str, model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
     argv: tuple[str, ...] = (
         files["runner"],
-        "bench",
+        what,
         "--model",
         model,
         "--runtime",
@@ -76,9 +82,7 @@ def bench(
         # The system's own libraries belong to the other C library.
         folder = str(PurePosixPath(files[LOADER]).parent)
         argv = (files[LOADER], "--library-path", folder, *argv)
-    if target.delegate:
-        argv = (*argv, "--delegate", target.delegate)
-    return argv if sample is None else (*argv, "--sample", sample)
+    return (*argv, "--delegate", target.delegate) if target.delegate else argv
 
 
 def _library(runtime: str) -> tuple[str, str]:
@@ -96,11 +100,16 @@ def hear(process: Process, target: Target) -> Process:
     return process
 
 
-def predict(model: str, target: Target) -> tuple[str, ...]:
-    """UsageError: only the Python runner prepares images."""
-    raise UsageError("the native runner can only time", "--runner python")
+def predict(model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
+    """The argv that answers the raw inputs on standard input."""
+    return _argv("answer", model, target, files)
+
+
+def hear_answers(process: Process, model: str) -> Process:
+    """The process with the preparation of samples, which happens here."""
+    return Answering(process, model)
 
 
 def layers(target: Target) -> tuple[str, ...]:
     """UsageError: layers are run by the Python runner."""
-    raise UsageError("the native runner can only time", "--runner python")
+    raise UsageError("the native runner runs whole models only", "--runner python")

@@ -8,7 +8,6 @@ android_bench/PROTOCOL.md.
 from __future__ import annotations
 
 import argparse
-import base64
 import gc
 import os
 import platform
@@ -22,10 +21,8 @@ from typing import TextIO
 
 import numpy as np
 
-from mobiledeploy.core import arrays, inputs, plugins, preprocessing, protocol, records
-from mobiledeploy.core.errors import BrokenImage, DeployError, InputError
-from mobiledeploy.core.pixels import PixelCache
-from mobiledeploy.core.plugins import dataset
+from mobiledeploy.core import arrays, inputs, plugins, protocol, records
+from mobiledeploy.core.errors import DeployError, InputError
 from mobiledeploy.core.ports import Array, Engine, LoadedSubgraph, Process, Samples
 from mobiledeploy.core.protocol import (
     PROTOCOL,
@@ -40,7 +37,10 @@ from mobiledeploy.core.protocol import (
     Work,
 )
 from mobiledeploy.core.types import Failure, Target, Tensor
+from mobiledeploy.runners import _samples
 
+# -P: the current folder is the user's, and a numpy.py in it must not be imported.
+INTERPRETER: tuple[str, ...] = (sys.executable, "-P")
 # Times are reported in blocks, so that reporting does not interrupt the runs all the time.
 BLOCK_NS = 100_000_000
 NOISE_SEED = 20170417
@@ -69,9 +69,14 @@ def bench(
     return (*_argv("bench", model, target), *(() if sample is None else ("--sample", sample)))
 
 
-def predict(model: str, target: Target) -> tuple[str, ...]:
+def predict(model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
     """The argv that predicts the images named on standard input."""
     return _argv("predict", model, target)
+
+
+def hear_answers(process: Process, model: str) -> Process:
+    """The process itself: it prepares the images."""
+    return process
 
 
 def layers(target: Target) -> tuple[str, ...]:
@@ -90,10 +95,8 @@ def _argv(what: str, model: str, target: Target) -> tuple[str, ...]:
 
 
 def _command(what: str, target: Target) -> tuple[str, ...]:
-    # -P: the current folder is the user's, and a numpy.py in it must not be imported.
     return (
-        sys.executable,
-        "-P",
+        *INTERPRETER,
         "-m",
         "mobiledeploy.runners.python",
         what,
@@ -215,59 +218,23 @@ def _noise(generator: np.random.Generator, tensor: Tensor) -> Array:
 def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     work = records.loads(Work, sys.stdin.readline(), "the work")
     engine, ready = _open(arguments)
-    _need_same(arguments.model, work.inputs, engine.inputs)
-    _need_same(arguments.model, work.outputs, engine.outputs)
-    data = work.data
-    samples = dataset(data.source).open(
-        data.source, data.split, resolution=data.resolution, labels=data.labels
-    )
-    cache = PixelCache(Path(work.pixels), data) if work.pixels else None
+    _samples.need_same(arguments.model, work.inputs, engine.inputs)
+    _samples.need_same(arguments.model, work.outputs, engine.outputs)
+    samples = _samples.opened(work)
     speaker.say(replace(ready, inputs=work.inputs, outputs=work.outputs))
     speaker.flush()
     for line in sys.stdin:
         start, stop = map(int, line.split())
         for index in range(start, stop):
-            speaker.say(_answer(engine, samples, index, work, cache))
+            speaker.say(_answer(engine, samples, index, work))
         speaker.flush()
 
 
-def _need_same(model: str, own: Sequence[Tensor], actual: Sequence[Tensor]) -> None:
-    """InputError if the tensors of a record are not those of its file."""
-    name = Path(model).name
-    if len(own) != len(actual):
-        raise InputError(f"{name} has {len(actual)} tensors, its record says {len(own)}")
-    for one, other in zip(own, actual, strict=True):
-        if (one.shape, one.dtype) != (other.shape, other.dtype):
-            raise InputError(
-                f"{name} has {other.name} as {other.dtype} {list(other.shape)}, "
-                f"its record says {one.dtype} {list(one.shape)}"
-            )
-
-
-def _answer(
-    engine: Engine, samples: Samples, index: int, work: Work, cache: PixelCache | None
-) -> Answer | Skipped:
-    name = samples.id(index)
-    try:
-        tensors = preprocessing.sample_inputs(samples, index, work.signature, cache)
-    except BrokenImage as error:
-        return Skipped(index, name, error.message)
-    raw = engine.run(
-        [
-            preprocessing.to_input(x, tensor, work.layout)
-            for x, tensor in zip(tensors, work.inputs, strict=True)
-        ]
-    )
-    rows = []
-    for output, tensor in zip(raw, work.outputs, strict=True):
-        row = preprocessing.from_output(output, tensor, work.layout)
-        if not np.isfinite(row).all():
-            raise InputError(
-                f"the model answers NaN or infinity for image {name}",
-                "check its weights and its preprocessing",
-            )
-        rows.append(base64.b64encode(row.astype("<f4").tobytes()).decode())
-    return Answer(index, name, samples.label(index), tuple(rows))
+def _answer(engine: Engine, samples: Samples, index: int, work: Work) -> Answer | Skipped:
+    tensors = _samples.prepared(samples, index, work)
+    if isinstance(tensors, Skipped):
+        return tensors
+    return _samples.answered(samples, index, engine.run(tensors), work)
 
 
 def _layers(arguments: argparse.Namespace, speaker: _Speaker) -> None:

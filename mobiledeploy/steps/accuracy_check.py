@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,14 @@ from mobiledeploy.core.types import (
     MovedAnswers,
     NamedWarning,
     Outcome,
+    Target,
     Verdict,
 )
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps import golden
 from mobiledeploy.steps.baseline import Accepted, of_another_tool
 from mobiledeploy.steps.defaults import UNLABELLED_FLIPS
+from mobiledeploy.steps.predictors import HOST, Predictor
 
 _ANNOTATIONS = {"boxes": "boxes", "mask": "masks", "values": "targets"}
 # The most pairs of classes that a check lists.
@@ -54,6 +56,14 @@ def points(fraction: float) -> float:
     return math.ceil(1e4 * fraction) / 100
 
 
+class Place(TypedDict):
+    """Fields of a `Check`: where the answers come from."""
+
+    target: Target
+    runtime_version: str
+    isa: str
+
+
 @dataclass(frozen=True)
 class ArtifactCheck:
     """One artifact beside its entry in the baseline."""
@@ -65,6 +75,7 @@ class ArtifactCheck:
     anchor: Accepted | None
     limits: GateLimits
     labelled: bool
+    predictor: Predictor
 
     def check(self, reporter: Reporter) -> Check:
         """All verdicts."""
@@ -115,9 +126,22 @@ class ArtifactCheck:
             mcnemar_p=None if losses is None or gains is None else gate.mcnemar(losses, gains),
             untested=untested,
             moved=self._moved_answers(truth, before, now) if self.labelled else (),
-            verdicts=tuple(verdicts),
+            verdicts=tuple(self.placed(verdict) for verdict in verdicts),
             warnings=tuple(warnings),
+            **self.place(),
         )
+
+    def place(self) -> Place:
+        """Where the answers come from: fields of a `Check`."""
+        e = self.evaluation
+        return {"target": e.target, "runtime_version": e.runtime_version, "isa": e.isa}
+
+    def placed(self, verdict: Verdict) -> Verdict:
+        """A verdict whose line names the device, unless that is this host."""
+        target = self.evaluation.target
+        if target.device == HOST or verdict.metric == "golden":
+            return verdict
+        return replace(verdict, line=f"on {target.device}: {verdict.line}")
 
     def golden_verdict(self, reporter: Reporter) -> tuple[Verdict | None, NamedWarning | None]:
         """The verdict on the golden samples; a warning if their images are not there.
@@ -132,7 +156,11 @@ class ArtifactCheck:
             return None, NamedWarning(
                 "no-golden", error.message, "keep golden/ beside the artifact"
             )
-        return golden.judge(self.artifact, golden.replay(self.path, self.artifact, reporter))
+        # On this host golden samples are run as at the export, whatever runtime is checked.
+        elsewhere = None if self.predictor.is_host else self.predictor
+        return golden.judge(
+            self.artifact, golden.replay(self.path, self.artifact, reporter, elsewhere)
+        )
 
     @property
     def same_file(self) -> bool:
@@ -141,9 +169,13 @@ class ArtifactCheck:
 
     @property
     def same_machine(self) -> bool:
-        """Whether the accepted answers come from this runtime and these instructions."""
-        here = (self.evaluation.runtime_version, golden.isa())
-        return here == (self.entry.runtime_version, self.entry.isa)
+        """Whether the accepted answers come from this device, runtime and these instructions."""
+        e, then = self.evaluation, self.entry
+        return (e.target.device, e.runtime_version, e.isa) == (
+            then.target.device,
+            then.runtime_version,
+            then.isa,
+        )
 
     def anchor_warnings(self) -> list[NamedWarning]:
         """A warning if there is no accepted float model to sum many small losses against.
@@ -162,9 +194,15 @@ class ArtifactCheck:
         then = self.entry
         name = self.evaluation.target.runtime
         if not self.same_machine:
+            e, then_at, now_at = self.evaluation, then.isa, self.evaluation.isa
+            if e.target.device != then.target.device:
+                then_at, now_at = (
+                    f"{target.device} ({isa})"
+                    for target, isa in ((then.target, then.isa), (e.target, e.isa))
+                )
             message = (
                 f"the baseline of {self.path} was made by {name} {then.runtime_version} on "
-                f"{then.isa}, this is {name} {self.evaluation.runtime_version} on {golden.isa()}"
+                f"{then_at}, this is {name} {e.runtime_version} on {now_at}"
             )
             return [
                 NamedWarning(

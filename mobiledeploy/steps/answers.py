@@ -56,17 +56,25 @@ def logits(
         The runtime's name and version, and float32 [len(indices), values], each row an
         `accuracy.golden_row`.
     """
-    work = protocol.Work(data, tuple(signature), facts.layout, facts.inputs, facts.outputs)
     runtime = runtime or runtimes.of_format(facts.format)[0]
     target = Target("host", "python", runtime, 1, RUNTIMES.load(runtime).DELEGATES[0])
-    rows: dict[int, NDArray[np.float32]] = {}
     with DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session:
-        pool = RunnerPool(session, path, target, work, 1)
-        for event in pool.answers((index, index + 1) for index in indices):
-            if isinstance(event, protocol.Skipped):
-                raise InputError(f"image {event.why}")
-            rows[event.index] = accuracy.golden_row(answer_rows(event))
-    return f"{pool.ready.runtime} {pool.ready.version}", np.stack([rows[i] for i in indices])
+        return rows(RunnerPool(session, path, target, work(facts, signature, data), 1), indices)
+
+
+def work(facts: FileFacts, signature: Sequence[ModelInput], data: DataRef) -> protocol.Work:
+    """What a runner must know to answer for samples of `data` with a file without a record."""
+    return protocol.Work(data, tuple(signature), facts.layout, facts.inputs, facts.outputs)
+
+
+def rows(pool: RunnerPool, indices: Sequence[int]) -> tuple[str, NDArray[np.float32]]:
+    """The answers of a pool for some samples, in the form of `logits`."""
+    by_index: dict[int, NDArray[np.float32]] = {}
+    for event in pool.answers((index, index + 1) for index in indices):
+        if isinstance(event, protocol.Skipped):
+            raise InputError(f"image {event.why}")
+        by_index[event.index] = accuracy.golden_row(answer_rows(event))
+    return f"{pool.ready.runtime} {pool.ready.version}", np.stack([by_index[i] for i in indices])
 
 
 def with_pixels(work: protocol.Work, folder: Path | None, count: int) -> protocol.Work:
@@ -98,12 +106,8 @@ def every_answer(
         copy.write_bytes(content)
         facts = FORMATS.load(artifact.format).inspect(content)
         signature = artifacts.signature(artifact).inputs
-        work = with_pixels(
-            protocol.Work(data, signature, facts.layout, facts.inputs, facts.outputs),
-            pixels,
-            count,
-        )
-        pool = RunnerPool(session, copy, target(artifact), work, min(leases.cores(), count))
+        work_ = with_pixels(work(facts, signature, data), pixels, count)
+        pool = RunnerPool(session, copy, target(artifact), work_, min(leases.cores(), count))
         for count_done, event in enumerate(
             pool.answers(image_ranges(count, pool.workers)), start=1
         ):

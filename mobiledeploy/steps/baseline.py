@@ -9,17 +9,19 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import pareto
-from mobiledeploy.core import inputs, records, units
-from mobiledeploy.core.errors import InputError, MissingError
+from mobiledeploy.core import inputs, preprocessing, records, units
+from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import TASKS
+from mobiledeploy.core.ports import Samples
 from mobiledeploy.core.types import (
     Annotation,
     Answers,
@@ -32,7 +34,7 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.core.unrecorded import ARCHITECTURE
-from mobiledeploy.steps import golden
+from mobiledeploy.steps import instruction_sets
 
 Key = tuple[str, str, str]
 _MOST_CLASSES = 1 << 16
@@ -189,7 +191,7 @@ def entry(
         preprocessing=e.preprocessing,
         target=e.target,
         runtime_version=e.runtime_version,
-        isa=golden.isa(),
+        isa=e.isa or instruction_sets.here(),
         images=e.images,
         samples=samples(e),
         right=right_count,
@@ -202,6 +204,51 @@ def entry(
     return dataclasses.replace(unsealed, seal=seal(unsealed))
 
 
+def narrowed(entry: Accepted, samples_: Samples, evaluation: Evaluation) -> Accepted:
+    """The entry for the samples of `evaluation` only, which are a part of those of the entry.
+
+    The entry as it is if it is not of `samples_`, the whole data, or lacks broken images: which of
+    them its answers belong to is not known then.
+    """
+    ids = [samples_.id(place) for place in range(len(samples_))]
+    if entry.data.identity != samples_.identity or entry.samples != _of_ids(ids):
+        return entry
+    places = {name: place for place, name in enumerate(ids)}
+    kept = [places[p.sample] for p in evaluation.predictions]
+    right_count, metric = None, None
+    if entry.task is None:
+        best = answers(entry)[kept].astype("<u2")
+        packed = _pack(best.tobytes())
+        if entry.right is not None:
+            right_count = right([p.label for p in evaluation.predictions], best)
+    else:
+        rows = _rows(entry)
+        if len(rows) != len(ids):
+            raise _damaged(entry)
+        chosen = [rows[place] for place in kept]
+        packed = _pack(json.dumps(chosen, separators=(",", ":")).encode())
+    return dataclasses.replace(
+        entry,
+        data=dataclasses.replace(entry.data, identity=evaluation.data.identity),
+        images=len(kept),
+        samples=samples(evaluation),
+        right=right_count,
+        answers=packed,
+        metric=metric,
+    )
+
+
+def need_device(path: Path, entries: Iterable[Accepted], device: str) -> None:
+    """UsageError if a baseline has answers of another device: one file is of one device."""
+    other = next((e for e in entries if e.target.device != device), None)
+    if other is not None:
+        raise UsageError(
+            f"{path} has the answers of {other.target.device} for {' '.join(key(other))}, and "
+            f"those of {device} do not belong beside them",
+            "give another --baseline for each device; a check on a device can use the host's",
+        )
+
+
 def image_answers(evaluation: Evaluation) -> Answers | None:
     """Which images have the right answer, for a comparison with other answers to them.
 
@@ -212,9 +259,13 @@ def image_answers(evaluation: Evaluation) -> Answers | None:
 
 def samples(evaluation: Evaluation) -> str:
     """sha256 of the ids of the readable images."""
+    return _of_ids([prediction.sample for prediction in evaluation.predictions])
+
+
+def _of_ids(ids: Sequence[str]) -> str:
     digest = hashlib.sha256()
-    for prediction in evaluation.predictions:
-        digest.update(prediction.sample.encode("utf-8", "surrogateescape") + b"\0")
+    for name in ids:
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
     return digest.hexdigest()
 
 
@@ -271,14 +322,10 @@ def predictions(entry: Accepted, evaluation: Evaluation) -> tuple[Prediction, ..
     Raises:
         InputError: impossible answers, or not such as those of the evaluation.
     """
-    content = _unpack(entry, _MOST_BYTES)
-    try:
-        rows = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise _damaged(entry) from error
+    rows = _rows(entry)
     where = f"the answers of {' '.join(key(entry))}"
     count = len(evaluation.predictions)
-    if not isinstance(rows, list) or not len(rows) == entry.images == count:
+    if not len(rows) == entry.images == count:
         raise InputError(f"{where} are not of its images and classes")
     kept = []
     boxes = TASKS.load(evaluation.task).ANNOTATION == "boxes"
@@ -290,6 +337,18 @@ def predictions(entry: Accepted, evaluation: Evaluation) -> tuple[Prediction, ..
             raise InputError(f"{where} are not of its images and classes")
         kept.append(one)
     return tuple(kept)
+
+
+def _rows(entry: Accepted) -> list[Any]:
+    """The answers of a task as JSON; InputError for anything but a list."""
+    content = _unpack(entry, _MOST_BYTES)
+    try:
+        rows = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(entry) from error
+    if not isinstance(rows, list):
+        raise InputError(f"the answers of {' '.join(key(entry))} are not of its images and classes")
+    return rows
 
 
 def _round(number: float) -> float:
@@ -398,7 +457,10 @@ def differences(
     ):
         if now != then:
             reasons.append(f"{what}: {_first_other(now, then)}")
-    for field in dataclasses.fields(e.preprocessing):
+    unlabelled = (dataclasses.replace(one.preprocessing, labels=()) for one in (e, entry))
+    # A newer file may state the same pixels by the codes of its input.
+    fields = () if preprocessing.alike(*unlabelled) else dataclasses.fields(e.preprocessing)
+    for field in fields:
         now, then = (
             getattr(e.preprocessing, field.name),
             getattr(entry.preprocessing, field.name),

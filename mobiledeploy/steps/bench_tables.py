@@ -69,6 +69,7 @@ def _measured(figures: Sequence[tuple[str, Measured]], recorded_at: str) -> Iter
         ),
         f"{recorded_prefix(recorded_at)}measured on {machine(first)}, "
         f"{units.several(first.target.threads, 'thread')}, batch 1",
+        optional=("peak memory", "runs", "delegated"),
     )
 
 
@@ -91,6 +92,7 @@ def _estimated(figures: Sequence[tuple[str, Estimated]]) -> Iterator[Table]:
             for path, m in figures
         ),
         f"estimated, not measured: {first.target.device}, batch 1",
+        optional=("threads", "for", "their error"),
     )
 
 
@@ -120,6 +122,7 @@ def _counted(figures: Sequence[tuple[str, Counted]]) -> Iterator[Table]:
         ),
         f"counted on an emulated {first.core} ({first.versions.get('qemu', 'qemu')}), "
         "1 thread, batch 1: instructions of one inference, not a time",
+        optional=("stored", "loaded", "multiplying"),
     )
     if len(figures) == 1 and first.by_layer:
         yield _layers(first)
@@ -137,6 +140,7 @@ def _layers(figure: Counted) -> Table:
                 ("all others, and the runtime", "", max(0, rest)),
             )
         ),
+        optional=("kernel",),
     )
 
 

@@ -34,6 +34,7 @@ from mobiledeploy.core.types import (
     DataRef,
     Failed,
     InputOutput,
+    ModelInput,
     ModelSpec,
     NamedWarning,
     Output,
@@ -64,6 +65,10 @@ ENOUGH_TRAINING_IMAGES = 100
 # One in so many calibration images is held back to judge the alternatives of a recipe. The best
 # alternative is made again with all images.
 HELD_EVERY = 5
+_JUDGING = 40
+"""The most images for the choice of the input's codes, which costs an inference each."""
+_HALF_PIXEL = 0.51
+"""In pixels, with room for the rounding of a range that is told in decimals."""
 HALF = 16
 """Bits of weights in half precision."""
 _ARM = ("aarch64", "arm64")
@@ -101,7 +106,8 @@ class ConvertedFile:
 
     `tried` are the alternatives of its recipe, if there was a choice; `kept` are the names of the
     tensors whose operators compute in float, as `keep_float` or a pass decided, and `float_outputs`
-    the places of the outputs among them.
+    the places of the outputs among them. `inputs` are its inputs, with the preprocessing that the
+    file itself states.
     """
 
     recipe: str
@@ -111,6 +117,7 @@ class ConvertedFile:
     tried: tuple[RecipeAlternative, ...] = ()
     kept: tuple[str, ...] = ()
     float_outputs: tuple[int, ...] = ()
+    inputs: tuple[ModelInput, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -449,6 +456,19 @@ def _spec(spec: ModelSpec, signature: Signature, task: str) -> ModelSpec:
     )
 
 
+@dataclass(frozen=True)
+class _Basis:
+    """What files of integers are made from: a float TFLite, its inputs and calibration samples.
+
+    `spans`: the codes of the images cover all pixels, whatever the calibration gave.
+    """
+
+    floats: bytes
+    inputs: tuple[ModelInput, ...]
+    images: Batch
+    spans: bool
+
+
 @dataclass
 class _Press:
     """Makes the files of one model; what several files are made from is made once.
@@ -468,6 +488,44 @@ class _Press:
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
     float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     float_outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    on_codes: _Basis | None = None
+
+    def inputs(self, recipe: str) -> tuple[ModelInput, ...]:
+        """The inputs of the file by `recipe`."""
+        return self._basis(RECIPES.load(recipe).RECIPE).inputs
+
+    def _basis(self, recipe: Recipe) -> _Basis:
+        """The model as it is, or moved onto the input's codes.
+
+        A file of integers that takes float numbers keeps the preprocessing of the float file, which
+        it shall replace in an app as it is.
+        """
+        plain = _Basis(self.model, self.signature.inputs, self.images, self.request.io == "uint8")
+        if not recipe.full_integer or recipe.activation_bits != 8 or self.request.io == "float":
+            return plain
+        if self.on_codes is None:
+            self.on_codes = self._nearest_basis(plain)
+        return self.on_codes
+
+    def _nearest_basis(self, plain: _Basis) -> _Basis:
+        """The basis whose input codes alone change the float answers less."""
+        from mobiledeploy.graphs import execution
+
+        moved = _moved(plain)
+        if moved is None or not len(plain.images):
+            return plain
+        few = slice(0, _JUDGING)
+        reference = execution.answers(plain.floats, plain.images[few])
+        warm = self._temperature(reference)
+        rounded = _rounded(plain.images[few], _extents(self.signature))
+        before, after = (
+            self._divergence(reference, execution.answers(floats, images), warm)
+            for floats, images in ((plain.floats, rounded), (moved.floats, moved.images[few]))
+        )
+        self.speak.say(
+            f"input codes: {after:.2g} from float with a code for each pixel, {before:.2g} without"
+        )
+        return moved if after <= before else plain
 
     @property
     def written(self) -> Signature:
@@ -588,8 +646,9 @@ class _Press:
             except ModuleNotFoundError as error:
                 raise missing(error.name or "tensorflow") from error
             _need_classifier(recipe, self.spec)
+            spec = _spec(self.spec, Signature(self.inputs(recipe.name), ()), self.spec.task)
             training_set = training_images(
-                self.request.data, self.spec, Path(self.request.folder), self.speak
+                self.request.data, spec, Path(self.request.folder), self.speak
             )
         for number in range(part_count, len(recipe.training)):
             part = f"part {number + 1} of {len(recipe.training)}"
@@ -606,11 +665,11 @@ class _Press:
 
     def _quantized_graph(self, recipe: Recipe) -> QuantizedGraph:
         """The quantized graph by the alternative of the recipe that is nearest to float."""
-        floats, images = self.model, self.images
+        basis = self._basis(recipe)
+        images = basis.images
         if len(recipe.passes) > 1 and len(images) >= ENOUGH_CALIBRATION_IMAGES:
-            held_back = np.arange(len(images)) % HELD_EVERY == HELD_EVERY - 1
-            passes = self._best(recipe, floats, images[~held_back], images[held_back])
-            result = self._graph_after(recipe, passes, floats, images, {})
+            passes = self._best(recipe, basis)
+            result = self._graph_after(recipe, passes, basis, {})
             self._warn_float_outputs(recipe, result)
             return result
         if len(recipe.passes) > 1:
@@ -622,7 +681,7 @@ class _Press:
                     f"give {ENOUGH_CALIBRATION_IMAGES} or more",
                 )
             )
-        return self._graph_after(recipe, recipe.passes[0], floats, images, {})
+        return self._graph_after(recipe, recipe.passes[0], basis, {})
 
     def _warn_float_outputs(self, recipe: Recipe, result: QuantizedGraph) -> None:
         """Says which outputs are float although integers were requested."""
@@ -640,17 +699,21 @@ class _Press:
                 )
             )
 
-    def _best(self, recipe: Recipe, floats: bytes, fit: Batch, held_back: Batch) -> tuple[str, ...]:
-        """The passes, fitted to `fit`, whose answers diverge least from float on `held_back`."""
+    def _best(self, recipe: Recipe, basis: _Basis) -> tuple[str, ...]:
+        """The passes whose answers diverge least from float on images that did not fit them."""
         from mobiledeploy.graphs import execution, quantized
 
-        reference = execution.answers(floats, held_back)
+        is_held_back = np.arange(len(basis.images)) % HELD_EVERY == HELD_EVERY - 1
+        fit = dataclasses.replace(basis, images=basis.images[~is_held_back])
+        held_back = basis.images[is_held_back]
+        # Of the model as it is: that of another basis differs from it at the border.
+        reference = execution.answers(self.model, self.images[is_held_back])
         warm = self._temperature(reference)
         results = []
         graphs: dict[tuple[str, ...], QuantizedGraph] = {}
         for number, names in enumerate(recipe.passes):
             self.speak.progress(f"choosing {recipe.name}", number, len(recipe.passes))
-            quantized_graph = self._graph_after(recipe, names, floats, fit, graphs)
+            quantized_graph = self._graph_after(recipe, names, fit, graphs)
             answers = execution.answers(quantized.integers(quantized_graph), held_back)
             results.append(self._alternative(names, reference, answers, warm))
         self.speak.progress(f"choosing {recipe.name}", len(results), len(results))
@@ -667,6 +730,15 @@ class _Press:
     def _temperature(self, reference: Sequence[Floats]) -> float:
         return accuracy.temperature(reference[0]) if self.spec.task == "classification" else 1.0
 
+    def _divergence(
+        self, reference: Sequence[Floats], answers: Sequence[Floats], warm: float
+    ) -> float:
+        """How far answers [N, ...] are from those of the float model, as their task measures it."""
+        if self.spec.task == "classification":
+            return accuracy.divergence(reference[0], answers[0], warm)
+        ends = accuracy.before_softmax(self.signature.outputs)
+        return float(np.mean(TASKS.load(self.spec.task).divergence(reference, answers, ends)))
+
     def _alternative(
         self,
         names: tuple[str, ...],
@@ -677,10 +749,6 @@ class _Press:
         """How far an alternative's answers [N, ...] are from those of the float model."""
         ends = accuracy.before_softmax(self.signature.outputs)
         task = TASKS.load(self.spec.task)
-        if self.spec.task == "classification":
-            divergence = accuracy.divergence(reference[0], answers[0], warm)
-        else:
-            divergence = float(np.mean(task.divergence(reference, answers, ends)))
         pairs = [
             (
                 task.decode([x[number] for x in reference], ends),
@@ -690,7 +758,7 @@ class _Press:
         ]
         return RecipeAlternative(
             names,
-            divergence,
+            self._divergence(reference, answers, warm),
             warm,
             accuracy.sqnr_db(np.concatenate(reference, None), np.concatenate(answers, None)),
             float(np.mean([task.agrees(one, other) for one, other in pairs])),
@@ -701,8 +769,7 @@ class _Press:
         self,
         recipe: Recipe,
         names: tuple[str, ...],
-        floats: bytes,
-        images: Batch,
+        basis: _Basis,
         graphs: dict[tuple[str, ...], QuantizedGraph],
     ) -> QuantizedGraph:
         """The quantized graph after these passes; `graphs` caches those of fewer passes."""
@@ -710,23 +777,24 @@ class _Press:
 
         if names not in graphs:
             if names:
-                before = self._graph_after(recipe, names[:-1], floats, images, graphs)
-                graphs[names] = PASSES.load(names[-1]).apply(before, images)
+                before = self._graph_after(recipe, names[:-1], basis, graphs)
+                graphs[names] = PASSES.load(names[-1]).apply(before, basis.images)
             else:
                 start = quantized.start(
-                    floats,
+                    basis.floats,
                     recipe,
                     self.request.io,
-                    images,
+                    basis.images,
                     self.request.keep_float,
                     self.output_names,
                 )
                 # With uint8, the user has said what the outputs are.
                 free = self.request.io != "uint8" and not TASKS.load(self.spec.task).ONE_UNIT
                 graphs[names] = dataclasses.replace(start, may_float=free)
-            if self.request.io == "uint8":
-                # Code p must be pixel p, also if no calibration image has such pixels.
-                graphs[names] = quantized.spanning(graphs[names], _extents(self.signature))
+            if basis.spans:
+                # Every pixel has its code, also if no calibration image has such pixels.
+                extents = _extents(Signature(basis.inputs, ()))
+                graphs[names] = quantized.spanning(graphs[names], extents)
         return graphs[names]
 
 
@@ -749,7 +817,51 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
         press.alternatives.get(recipe, ()),
         press.float_tensors.get(recipe, ()),
         press.float_outputs.get(recipe, ()),
+        press.inputs(recipe),
     )
+
+
+def _moved(plain: _Basis) -> _Basis | None:
+    """The basis in which pixel p of an image has the code p - 128 (`preprocessing.on_codes`).
+
+    A zero that moves by more than half a pixel is for layers without padding only. None if no image
+    needs it, or one cannot be moved: all images of a file are prepared alike.
+    """
+    from mobiledeploy.graphs import input_offset
+
+    floats, ends, arrays = plain.floats, list(plain.inputs), list(plain.images.arrays)
+    for place, end in enumerate(plain.inputs):
+        how = end.preprocessing and preprocessing.on_codes(end.preprocessing)
+        if not how:
+            continue
+        assert end.preprocessing is not None
+        ratio, change = preprocessing.between(end.preprocessing, how)
+        pixel, _ = preprocessing.scaling(end.preprocessing)
+        may_pad = bool((np.abs(change / pixel) <= _HALF_PIXEL).all())
+        content = input_offset.moved(floats, place, ratio, change, may_pad=may_pad)
+        if content is None:
+            return None
+        floats = content
+        ends[place] = dataclasses.replace(end, preprocessing=how)
+        arrays[place] = ((arrays[place] - change) / ratio).astype(np.float32)
+    if floats is plain.floats:
+        return None
+    return _Basis(floats, tuple(ends), Batch(tuple(arrays)), spans=True)
+
+
+def _rounded(images: Batch, extents: Sequence[tuple[float, float] | None]) -> Batch:
+    """The images as real values of their int8 codes, whose range is the extent of their pixels."""
+    arrays = []
+    for values, extent in zip(images.arrays, extents, strict=True):
+        if extent is not None:
+            low, high = min(extent[0], 0.0), max(extent[1], 0.0)
+            scale = (high - low) / 255
+            # A half is rounded down, as for the file's own zero point.
+            zero = np.ceil(-128.5 - low / scale - 1e-6)
+            codes = np.clip(np.rint(values / np.float32(scale)) + zero, -128, 127)
+            values = ((codes - zero) * scale).astype(np.float32)
+        arrays.append(values)
+    return Batch(tuple(arrays))
 
 
 def _golden(request: ConversionRequest, spec: ModelSpec, signature: Signature) -> Batch:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mobiledeploy.analysis import layer_counts
 from mobiledeploy.analysis.layer_counts import Counts, Executed
-from mobiledeploy.core import artifacts, inputs, protocol
+from mobiledeploy.core import arrays, artifacts, inputs, protocol
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS, RUNTIMES
 from mobiledeploy.core.ports import Array, Process, Reporter, Session
@@ -26,7 +26,6 @@ from mobiledeploy.core.types import (
     NamedWarning,
     NativeLibrary,
     Target,
-    Tensor,
 )
 from mobiledeploy.steps import golden_inputs
 
@@ -110,7 +109,7 @@ class _CountJob:
             ready, counts = self._listen(process)
         finally:
             process.kill()
-        answers = _split(inputs.read(output, inputs.RECORD), ready.outputs)
+        answers = tuple(arrays.raw(inputs.read(output, inputs.RECORD), ready.outputs))
         return _Run(
             ready,
             tuple(_inferences(counts)),
@@ -138,7 +137,7 @@ class _CountJob:
                 counts.append(event)
             elif isinstance(event, protocol.Done) and ready:
                 return ready, counts
-            elif not isinstance(event, protocol.Timed):
+            elif not isinstance(event, protocol.Timed | protocol.RawAnswer):
                 raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
 
 
@@ -223,16 +222,6 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
 
 def _plain(executed: Executed) -> str:
     return executed.kernel.partition(",")[0].partition(" (")[0]
-
-
-def _split(content: bytes, tensors: Sequence[Tensor]) -> tuple[Array, ...]:
-    """The raw outputs in the file of a runner, where they follow each other."""
-    outputs, start = [], 0
-    for tensor in tensors:
-        count = int(np.prod(tensor.shape))
-        outputs.append(np.frombuffer(content, tensor.dtype, count, start))
-        start += outputs[-1].nbytes
-    return tuple(outputs)
 
 
 def _differences(emulated: Sequence[Array], host: Sequence[Array]) -> tuple[float, ...]:

@@ -50,6 +50,7 @@ from mobiledeploy.core.types import (
     Layout,
     ModelOutput,
     NamedWarning,
+    Preprocessing,
     Split,
     Target,
     Tensor,
@@ -119,7 +120,8 @@ class QuantizationDiagnosis(Record):
         headers = ("layer", "kind", "SQNR", "own", "share", "mostly", "cosine", "ranges", "dead")
         images = f"{units.several(self.images, 'image')} ({self.data}), {self.runtime}"
         title = f"{self.artifact} beside {self.reference}: {images}"
-        return (Table((*headers, "lost", "saturated", "codes used"), rows, title),)
+        optional = ("codes used", "saturated", "lost", "dead", "kind", "cosine", "ranges")
+        return (Table((*headers, "lost", "saturated", "codes used"), rows, title, optional),)
 
 
 def _decibels(value: float) -> str:
@@ -156,13 +158,14 @@ def diagnose(
     passes = _passes(artifact)
     pre = evaluation_images.preprocessing_of(artifact, overrides or Overrides())
     images, source, warnings = _images(path, artifact, data, reporter)
-    prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in images]
+    floats = _of_float(reference, pre)
+    prepared = [preprocessing.prepare(x, floats, artifact.spec.resolution) for x in images]
     with (
         artifacts.scratch() as folder,
         records.writing(folder),
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        pair = _Pair(path, artifact, reference, folder)
+        pair = _Pair(path, artifact, reference, folder, preprocessing.between(floats, pre))
         examination = _examine(
             pair, _Lab(session, pair.folder, path.name), prepared, bool(passes), reporter
         )
@@ -213,13 +216,14 @@ def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
     artifact, reference = _integers(path, None)
     images, _, _ = _images(path, artifact, None, reporter)
     pre = evaluation_images.preprocessing_of(artifact, Overrides())
-    prepared = [preprocessing.prepare(x, pre, artifact.spec.resolution) for x in images]
+    floats = _of_float(reference, pre)
+    prepared = [preprocessing.prepare(x, floats, artifact.spec.resolution) for x in images]
     with (
         artifacts.scratch() as folder,
         records.writing(folder),
         DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        pair = _Pair(path, artifact, reference, folder)
+        pair = _Pair(path, artifact, reference, folder, preprocessing.between(floats, pre))
         bench = _Bench(pair, _Lab(session, pair.folder, path.name))
         tallies = _tallies(bench, prepared, bool(_passes(artifact)), reporter)
         for _ in _fill(bench, prepared, tallies, reporter):
@@ -228,6 +232,16 @@ def own_errors(path: Path, *, reporter: Reporter = SILENT) -> dict[str, float]:
         layer.codes.name: tally.own_sqnr_db
         for layer, tally in zip(pair.layers, tallies, strict=True)
     }
+
+
+def _of_float(reference: Path, pre: Preprocessing) -> Preprocessing:
+    """How the float file's images are prepared, where those of its integer file are by `pre`.
+
+    It states the same pixels, perhaps in another scale.
+    """
+    image = artifacts.signature(artifacts.load(reference)).image
+    own = image.preprocessing if image else None
+    return own if own is not None and preprocessing.alike(own, pre) else pre
 
 
 def _integers(path: Path, reference: Path | None) -> tuple[Artifact, Path]:
@@ -374,9 +388,20 @@ def _answer(facts: FileFacts, path: Path) -> Tensor:
 
 
 class _Pair:
-    """An artifact and its float model, and the subgraphs of both to run."""
+    """An artifact and its float model, and the subgraphs of both to run.
 
-    def __init__(self, path: Path, artifact: Artifact, reference: Path, folder: Path) -> None:
+    What the float model takes is ``ratio * y + change`` of the artifact's y: `scaling`, [C] each.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        artifact: Artifact,
+        reference: Path,
+        folder: Path,
+        scaling: tuple[Doubles, Doubles],
+    ) -> None:
+        self.ratio, self.change = scaling
         self.format = FORMATS.load(artifact.format)
         self.floats: Format = FORMATS.load("tflite")
         self._content, self._reference = (
@@ -599,17 +624,16 @@ class _Bench:
         )
 
     def _raw(self, image: Floats) -> Array:
-        return preprocessing.to_input(image, self.pair.input, self.pair.layout)
+        own = ((image - self.pair.change) / self.pair.ratio).astype(np.float32)
+        return preprocessing.to_input(own, self.pair.input, self.pair.layout)
 
     def _quantized_input(self, raw: Array) -> Floats:
-        """The image after quantization at an integer input."""
+        """The float model's image after quantization at an integer input."""
         tensor = self.pair.input
         values = self._nhwc(raw).astype(np.float32)
-        return (
-            values
-            if not tensor.scale
-            else (values - tensor.zero_point[0]) * np.float32(tensor.scale[0])
-        )
+        if tensor.scale:
+            values = (values - tensor.zero_point[0]) * np.float32(tensor.scale[0])
+        return (values * self.pair.ratio + self.pair.change).astype(np.float32)
 
     def _nhwc(self, values: Array) -> Array:
         four = self.pair.layout == "NCHW" and values.ndim == 4

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from mobiledeploy.analysis import annotations as annotations_
-from mobiledeploy.core import builtin_data, preprocessing
+from mobiledeploy.core import builtin_data, preprocessing, records
 from mobiledeploy.core.artifacts import signature
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import data_of_task, dataset
@@ -25,8 +28,10 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import task_choice
 from mobiledeploy.steps.arguments import Overrides
+from mobiledeploy.steps.runner_pool import image_ranges
 
 _BINARY = 2
+_LIMIT_SEED = 20170417
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,8 @@ class View:
     """The samples for one artifact, its task, and how their labels fit its classes.
 
     A label plus `offset` is a class of the model; `offset` is None if labels do not fit. `classes`
-    is how many classes the model's masks have.
+    is how many classes the model's masks have. `places` are the samples to take in their order,
+    None for all.
     """
 
     samples: Samples
@@ -44,6 +50,18 @@ class View:
     offset: int | None
     warnings: tuple[NamedWarning, ...]
     classes: int
+    places: tuple[int, ...] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many samples are taken."""
+        return len(self.samples) if self.places is None else len(self.places)
+
+    def ranges(self, workers: int) -> Iterator[tuple[int, int]]:
+        """The samples as ranges for so many runners."""
+        if self.places is None:
+            return image_ranges(self.count, workers)
+        return ((place, place + 1) for place in self.places)
 
     def annotations(
         self, predictions: Sequence[Prediction], kind: str
@@ -100,8 +118,16 @@ class EvaluationImages:
     """Opens the data of artifacts, and only once if several use the same."""
 
     def __init__(
-        self, source: str | None, overrides: Overrides, task: str = "", reporter: Reporter = SILENT
+        self,
+        source: str | None,
+        overrides: Overrides,
+        task: str = "",
+        reporter: Reporter = SILENT,
+        limit: int | None = None,
     ) -> None:
+        if limit is not None and limit < 1:
+            raise UsageError(f"{limit} images say nothing", "give a --limit of 1 or more")
+        self._limit = limit
         self._source = source
         self._overrides = overrides
         self._task = task
@@ -156,10 +182,12 @@ class EvaluationImages:
         warnings += label_warnings
         unfit = task_choice.unfit_annotations(task, samples)
         warnings += [unfit] if unfit else []
-        ref = DataRef(source, split, artifact.spec.resolution, labels, samples.identity)
+        places = limited(len(samples), self._limit)
+        identity = samples.identity if places is None else part(samples.identity, len(places))
+        ref = DataRef(source, split, artifact.spec.resolution, labels, identity)
         # One number a pixel tells two classes.
         classes = max(_BINARY, artifact.spec.classes)
-        return View(samples, ref, task, pre, offset, tuple(warnings), classes)
+        return View(samples, ref, task, pre, offset, tuple(warnings), classes, places)
 
     def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:
         """Whether the artifact was exported with these images."""
@@ -193,12 +221,37 @@ class EvaluationImages:
         return self._samples[key]
 
 
+def limited(count: int, limit: int | None) -> tuple[int, ...] | None:
+    """At most `limit` places of `count` samples, in their order; None for all.
+
+    They are drawn once for all: data is often sorted by class, so the first samples would be of one
+    class. A smaller limit draws some of those of a larger one.
+    """
+    if limit is None or limit >= count:
+        return None
+    order = np.random.Generator(np.random.PCG64(_LIMIT_SEED)).permutation(count)
+    return tuple(int(place) for place in np.sort(order[:limit]))
+
+
+def part(identity: str, count: int) -> str:
+    """The identity of `count` samples that `limited` draws of those of an identity."""
+    return records.sha256(f"{identity} {count}".encode())
+
+
 def preprocessing_of(artifact: Artifact, overrides: Overrides) -> Preprocessing:
     """How the images of an artifact are prepared; UsageError if nobody says it."""
     image = signature(artifact).image
     if image is None:
         return artifact.spec.preprocessing
-    pre = overrides.over(image.preprocessing)
+    own = image.preprocessing
+    pre = overrides.over(own)
+    if own and pre and overrides.input_range not in (None, own.input_range):
+        # A file of integers may state its pixels themselves, with a mean and a deviation. Another
+        # range replaces these too; the range of the float file says the same as the file.
+        if overrides.mean is None and overrides.std is None and _on_pixels(own):
+            pre = dataclasses.replace(pre, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+        if preprocessing.on_codes(pre) == own:
+            pre = own
     if pre is None:
         raise UsageError(
             f"what pixels were scaled to when {artifact.path} was trained is not in the file",
@@ -207,6 +260,11 @@ def preprocessing_of(artifact: Artifact, overrides: Overrides) -> Preprocessing:
     pre = pre.for_channels(image.shape[-1])
     preprocessing.validate(pre)
     return pre
+
+
+def _on_pixels(own: Preprocessing) -> bool:
+    """Whether a preprocessing has the form of `preprocessing.on_codes`."""
+    return own.input_range == (0.0, 255.0) and own.mean != (0.0, 0.0, 0.0)
 
 
 def same_place(one: str, other: str) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import accuracy, label_order
-from mobiledeploy.core import artifacts, leases, protocol
+from mobiledeploy.core import artifacts, protocol
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, TASKS
-from mobiledeploy.core.ports import SILENT, Reporter, Session, Task
+from mobiledeploy.core.plugins import TASKS
+from mobiledeploy.core.ports import SILENT, Reporter, Task
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
@@ -25,7 +25,8 @@ from mobiledeploy.steps.answers import with_pixels
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
-from mobiledeploy.steps.runner_pool import RunnerPool, answer_outputs, image_ranges
+from mobiledeploy.steps.predictors import Predictor
+from mobiledeploy.steps.runner_pool import RunnerPool, answer_outputs
 from mobiledeploy.steps.runtimes import runtime_version, target
 from mobiledeploy.store.database import Store
 
@@ -36,6 +37,8 @@ BROKEN_SHARE = 0.01
 TIED_SHARE = 0.01
 # A file that agrees less with the float file that was taken for its own may be of another model.
 LEAST_AGREEMENT = 0.5
+# Fewer images per second than these are told with two decimals.
+SLOW = 10.0
 # The order of more labels than these fills a screen.
 NAMED_LABELS = 20
 
@@ -44,10 +47,9 @@ def each(
     paths: Sequence[Path],
     failures: Failures,
     *,
+    predictor: Predictor | None = None,
     images: EvaluationImages | None = None,
     data: str | None = None,
-    runtime: str | None = None,
-    threads: int | None = None,
     overrides: Overrides | None = None,
     task: str = "",
     compare: bool = True,
@@ -58,19 +60,31 @@ def each(
 
     `images` takes the place of `data`, `overrides` and `task`, for a caller that reads annotations.
     `pixels` is a folder for the images (`core.pixels`), which the caller removes; by default there
-    is one for this call.
+    is one for this call. `predictor` is the machine that predicts; the default is this host.
     """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
-    if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads cannot work", "give 1 or more")
+    if predictor is None:
+        with Predictor(reporter=reporter) as predictor:
+            return each(
+                paths,
+                failures,
+                predictor=predictor,
+                images=images,
+                data=data,
+                overrides=overrides,
+                task=task,
+                compare=compare,
+                pixels=pixels,
+                reporter=reporter,
+            )
     if images is None:
         images = EvaluationImages(data, overrides or Overrides(), task, reporter)
     requested: dict[Path, Artifact] = {}
     for path in paths:
         with failures.of(path):
             artifact = artifacts.load(path)
-            target(artifact, runtime)
+            predictor.target(artifact)
             images.of(artifact)
             requested[path] = artifact
     evaluations: dict[Path, Evaluation] = {}
@@ -79,21 +93,26 @@ def each(
     with (
         nullcontext(pixels) if pixels else artifacts.scratch() as folder,
         Store.keeping(reporter) as store,
-        DEVICES.load("host").open("host", exclusive=False, reporter=reporter) as session,
     ):
-        job = _EvaluationJob(images, threads or leases.cores(), folder, session, store, reporter)
+        # A recording says the same whenever it is made.
+        job = _EvaluationJob(
+            images, predictor, None if predictor.is_recorded else folder, store, reporter
+        )
         for path, artifact in requested.items():
             reference = float_sibling(path, artifact, requested, reporter) if compare else None
             if reference and reference[0] not in evaluations and reference[0] not in failures:
-                # A reference that is not among `paths` uses `runtime` only if that fits its format.
+                # A reference that is not among `paths` has the runtime that was chosen only if
+                # that fits its format.
                 fits = reference[0] in requested or reference[1].format == artifact.format
                 with failures.of(reference[0]):
-                    evaluations[reference[0]] = job.run(*reference, None, runtime if fits else None)
+                    where = predictor.target(reference[1], default_runtime=not fits)
+                    evaluations[reference[0]] = job.run(*reference, None, where)
             if path not in evaluations and path not in failures:
                 other = evaluations.get(reference[0]) if reference else None
                 assumed = reference[0] if reference and unsaid(reference[1], artifact) else None
                 with failures.of(path):
-                    evaluations[path] = job.run(path, artifact, other, runtime, assumed)
+                    where = predictor.target(artifact)
+                    evaluations[path] = job.run(path, artifact, other, where, assumed)
     return {path: evaluations[path] for path in requested if path in evaluations}
 
 
@@ -193,7 +212,7 @@ def same_model(one: Artifact, other: Artifact) -> bool:
     Files of other tools do not say it: of these, equal inputs and outputs are enough.
     """
     if not unsaid(one, other):
-        return one.spec == other.spec
+        return artifacts.same_spec(one, other)
     shapes = [
         (
             [(end.kind, end.shape) for end in artifacts.signature(artifact).inputs],
@@ -209,9 +228,8 @@ class _EvaluationJob:
     """The common parts of the evaluations of one call."""
 
     images: EvaluationImages
-    workers: int
-    pixels: Path
-    session: Session
+    predictor: Predictor
+    pixels: Path | None
     store: Store
     reporter: Reporter
 
@@ -220,7 +238,7 @@ class _EvaluationJob:
         path: Path,
         artifact: Artifact,
         reference: Evaluation | None,
-        runtime: str | None,
+        where: Target,
         assumed: Path | None = None,
     ) -> Evaluation:
         """Evaluates one artifact and adds the evaluation to the store.
@@ -230,17 +248,16 @@ class _EvaluationJob:
         view = self.images.of(artifact)
         for warning in view.warnings:
             self.reporter.warn(warning)
-        count = len(view.samples)
+        count = view.count
         work = with_pixels(
             artifacts.work(artifact, view.ref, view.preprocessing), self.pixels, count
         )
-        where = target(artifact, runtime)
-        pool = RunnerPool(self.session, path, where, work, min(self.workers, count))
+        pool = self.predictor.pool(path, where, work, count)
         task, ends = TASKS.load(view.task), artifacts.signature(artifact).outputs
         predictions: dict[int, Prediction] = {}
         skipped: dict[int, str] = {}
         allowed = max(BROKEN_IMAGES, int(BROKEN_SHARE * count))
-        for event in pool.answers(image_ranges(count, pool.workers)):
+        for event in pool.answers(view.ranges(pool.workers)):
             if isinstance(event, protocol.Skipped):
                 skipped[event.index] = event.why
                 if len(skipped) > allowed:
@@ -252,12 +269,16 @@ class _EvaluationJob:
                 decoded = task.decode(answer_outputs(event, ends), ends)
                 label = _label(event, view.offset)
                 predictions[event.index] = replace(decoded, sample=event.sample, label=label)
-            self._progress(path, len(predictions) + len(skipped), count, pool)
+            self.reporter.progress(
+                f"evaluating {path.name}", len(predictions) + len(skipped), count
+            )
+        self._tell_speed(path, count, pool)
         if not predictions:
             raise InputError(f"{view.ref.source} has no image that can be read")
         evaluation = _evaluation(
             artifact,
             view,
+            self.predictor,
             pool,
             tuple(predictions[i] for i in sorted(predictions)),
             tuple(skipped[i] for i in sorted(skipped)),
@@ -272,22 +293,21 @@ class _EvaluationJob:
             if unlike_warning:
                 self.reporter.warn(unlike_warning)
                 evaluation = replace(evaluation, warnings=(*evaluation.warnings, unlike_warning))
-        self.store.add_evaluation(evaluation)
+        self.store.add_evaluation(evaluation, self.predictor.recorded_at)
         return evaluation
 
-    def _progress(self, path: Path, number: int, count: int, pool: RunnerPool) -> None:
-        # The name of a step identifies its bar, so the speed is not in it and comes once, at the
-        # end.
-        self.reporter.progress(f"evaluating {path.name}", number, count)
-        if number == count:
-            self.reporter.say(
-                f"{path.name}: {count} images, {number / pool.seconds():.0f} images/s"
-            )
+    def _tell_speed(self, path: Path, count: int, pool: RunnerPool) -> None:
+        speed = count / pool.seconds()
+        line = f"{path.name}: {count} images, {speed:.{0 if speed >= SLOW else 2}f} images/s"
+        if self.predictor.emulated:
+            line += " on the emulator, which says nothing of a device's speed"
+        self.reporter.say(line)
 
 
 def _evaluation(
     artifact: Artifact,
     view: View,
+    predictor: Predictor,
     pool: RunnerPool,
     predictions: tuple[Prediction, ...],
     skipped: tuple[str, ...],
@@ -314,7 +334,7 @@ def _evaluation(
         artifact_sha256=artifact.sha256,
         data=view.ref,
         preprocessing=view.preprocessing,
-        target=Target("host", "python", ready.runtime, ready.threads, ready.delegate),
+        target=Target(predictor.device, pool.runner, ready.runtime, ready.threads, ready.delegate),
         runtime_version=ready.version,
         images=len(predictions),
         top1=metrics.get("top1"),
@@ -327,6 +347,7 @@ def _evaluation(
         warnings=tuple(warnings),
         task=view.task,
         metrics=metrics,
+        isa=predictor.isa(ready),
     )
 
 

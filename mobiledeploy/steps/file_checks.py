@@ -28,8 +28,13 @@ from mobiledeploy.core.types import (
     Recipe,
     Signature,
 )
-from mobiledeploy.steps import answers, consumers, conversion_process, golden_inputs
-from mobiledeploy.steps import golden as golden_
+from mobiledeploy.steps import (
+    answers,
+    consumers,
+    conversion_process,
+    golden_inputs,
+    instruction_sets,
+)
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, tools
 
 GOLDEN_SAMPLES = 4
@@ -197,6 +202,11 @@ class Exam:
     def artifact(self, file: conversion_process.ConvertedFile) -> Artifact:
         """Makes the record of one file; InputError if the file is not its model."""
         path = Path(file.path)
+        own = dataclasses.replace(self.signature, inputs=file.inputs or self.signature.inputs)
+        signature = _labelled(own, self.spec.preprocessing.labels)
+        spec = self.spec
+        if signature.image is not None and signature.image.preprocessing is not None:
+            spec = dataclasses.replace(spec, preprocessing=signature.image.preprocessing)
         content = inputs.read(path, inputs.FINISHED)
         recipe = RECIPES.load(file.recipe).RECIPE
         shelf = FORMATS.load(file.format)
@@ -207,7 +217,7 @@ class Exam:
         runtime, logits = answers.logits(
             probe,
             shelf.inspect(probe_content),
-            self.signature.inputs,
+            signature.inputs,
             self.data,
             self.golden,
             reporter=self.reporter,
@@ -218,23 +228,23 @@ class Exam:
         # the operator that chooses them was added.
         if self.config.output != "detections":
             _check_sqnr(path.name, recipe, sqnr)
-        there = consumers.warnings(self.spec.preprocessing, facts)
+        there = consumers.warnings(spec.preprocessing, facts)
         golden = Golden(
             ids=tuple(self.samples.id(i) for i in self.golden),
             images=self.images,
             logits=tuple(tuple(float(v) for v in row) for row in logits),
             runtime=runtime,
-            isa=golden_.isa(),
+            isa=instruction_sets.here(),
         )
         contract = Contract(
-            self.spec.name,
-            self.spec.preprocessing,
-            self.spec.resolution,
+            spec.name,
+            spec.preprocessing,
+            spec.resolution,
             facts.layout,
             _ends_in(self.summary.output, facts),
             golden,
-            self.signature,
-            self.spec.task,
+            signature,
+            spec.task,
         )
         content = shelf.write_metadata(content, contract)
         records.write_atomic(path, content)
@@ -245,7 +255,7 @@ class Exam:
             gzip_bytes=len(gzip.compress(content, GZIP_LEVEL)),
             sparsity=shelf.sparsity(content),
             format=file.format,
-            spec=self.spec,
+            spec=spec,
             recipe=recipe,
             output=_ends_in(self.summary.output, facts),
             io=self.config.io if recipe.full_integer else "float",
@@ -265,7 +275,7 @@ class Exam:
             trained_on=self.planned.training if recipe.training else "",
             kept_float=self.config.keep_float if recipe.full_integer else (),
             warnings=(*self.common_warnings, *there),
-            signature=self.signature,
+            signature=signature,
             shrunk_layers=self.summary.shrunk_layers,
         )
         if self.planned.evaluates:

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
-from mobiledeploy.core import artifacts, inputs
+from mobiledeploy.analysis import accuracy
+from mobiledeploy.core import arrays, artifacts, inputs, preprocessing, protocol
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, DataRef, Golden, NamedWarning, Outcome, Verdict
-from mobiledeploy.steps import answers, golden_inputs
+from mobiledeploy.steps import answers, golden_inputs, instruction_sets, predictors, runtimes
 
 TOLERATED_STEPS = 1.0
 """The same runtime and instruction set must reproduce golden outputs within this limit."""
+TOLERATED_ELSEWHERE = 2.0
+"""Of another device. Built-in kernels in place of XNNPACK's already make one step."""
+# Steps are quotients of rounded numbers.
+_ROUNDING = 1e-3
 _LEVELS = 255
-# The CPU features by which runtimes choose kernels, with the names of Linux.
-_FEATURES = (
-    "avx2",
-    "avx512f",
-    "avx512bw",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_int8",
-    "asimd",
-    "asimdhp",
-    "asimddp",
-    "i8mm",
-    "sve",
-)
 
 
 @dataclass(frozen=True)
@@ -40,23 +31,15 @@ class Replay:
     """The current answers of an artifact to its golden samples: real-valued logits [N, classes].
 
     `step` is the value of one code of the logits, or a 255th of their range if they are floats.
+    `device` is where they were made.
     """
 
     logits: NDArray[np.float32]
     step: float
     runtime: str
     isa: str
-
-
-def isa() -> str:
-    """This machine's instruction set as kernels depend on it: 'x86_64 avx2 avx512_vnni'."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    flags = next((ln.split(":", 1)[1] for ln in lines if ln.startswith(("flags", "Features"))), "")
-    there = set(flags.split())
-    return " ".join((platform.machine(), *(name for name in _FEATURES if name in there)))
+    device: str
+    delegate: str
 
 
 def images(path: Path, golden: Golden) -> tuple[Path, ...]:
@@ -78,8 +61,15 @@ def images(path: Path, golden: Golden) -> tuple[Path, ...]:
     return paths
 
 
-def replay(path: Path, artifact: Artifact, reporter: Reporter) -> Replay:
-    """Runs the golden images again, on the default runtime of the artifact's format.
+def replay(
+    path: Path,
+    artifact: Artifact,
+    reporter: Reporter,
+    predictor: predictors.Predictor | None = None,
+) -> Replay:
+    """Runs the golden images again, by `predictor`, or by default on this host.
+
+    The default is the default runtime of the artifact's format, and its delegate.
 
     Raises:
         InputError: see `images`; or NaN among the answers.
@@ -93,22 +83,71 @@ def replay(path: Path, artifact: Artifact, reporter: Reporter) -> Replay:
         facts = shelf.inspect(content)
         source = golden_inputs.data_set(path.parent, artifact.golden.images, scratch)
         data = DataRef(source, "all", artifact.spec.resolution)
-        runtime, logits = answers.logits(
-            probe,
-            facts,
-            artifacts.signature(artifact).inputs,
-            data,
-            range(len(paths)),
-            reporter=reporter,
-        )
+        signature, count = artifacts.signature(artifact).inputs, len(paths)
+        if predictor is None:
+            runtime, logits = answers.logits(
+                probe, facts, signature, data, range(count), reporter=reporter
+            )
+            isa, device = instruction_sets.here(), predictors.HOST
+            delegate = runtimes.target(artifact).delegate
+        else:
+            work = answers.work(facts, signature, data)
+            pool = predictor.pool(probe, predictor.target(artifact), work)
+            runtime, logits = answers.rows(pool, range(count))
+            isa, device = predictor.isa(pool.ready), predictor.device
+            delegate = pool.ready.delegate
     scale = facts.outputs[0].scale
-    return Replay(logits, scale[0] if scale else float(np.ptp(logits)) / _LEVELS, runtime, isa())
+    step = scale[0] if scale else float(np.ptp(logits)) / _LEVELS
+    return Replay(logits, step, runtime, isa, device, delegate)
+
+
+def timed_steps(
+    artifact: Artifact, ready: protocol.Ready, event: protocol.RawAnswer | None
+) -> float | None:
+    """How far the answer of a timing's last run is from that of the export, in quantization steps.
+
+    Its input was the first golden sample. None without one, without an answer, and where the export
+    kept the values before a softmax over more values than it keeps.
+
+    Raises:
+        DeviceError: the answer arrived damaged.
+    """
+    if event is None or not artifact.golden.logits:
+        return None
+    raw = arrays.raw(protocol.raw_outputs(event), ready.outputs)
+    values = [
+        preprocessing.from_output(raw[place], tensor, artifact.layout)
+        for place, tensor in zip(
+            protocol.places(artifact.outputs, ready.outputs), artifact.outputs, strict=True
+        )
+    ]
+    expected = np.asarray(artifact.golden.logits[0], np.float32)
+    ends = artifacts.signature(artifact).outputs
+    row = accuracy.golden_row(values)
+    if accuracy.before_softmax(ends) != ends:
+        if values[0].shape != expected.shape:
+            return None
+        expected = softmax(expected)
+        tensor = artifact.outputs[0]
+        if tensor.scale:
+            # The largest code of a softmax is less than 1.
+            codes = np.iinfo(tensor.dtype)
+            low, high = (
+                tensor.scale[0] * (code - tensor.zero_point[0]) for code in (codes.min, codes.max)
+            )
+            expected = np.clip(expected, low, high)
+    if row.shape != expected.shape:
+        return None
+    scale = artifact.outputs[0].scale
+    step = scale[0] if scale else float(np.ptp(expected)) / _LEVELS
+    return float(np.max(np.abs(row - expected)) / step) if step else 0.0
 
 
 def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning | None]:
     """Whether the golden outputs are reproduced.
 
-    Another runtime or machine gives a warning only.
+    Another runtime or machine gives a warning only. Of a device that is not this host there is
+    always a verdict: its answers are compared with those of the export, in quantization steps.
     """
     golden = artifact.golden
     golden_logits = np.asarray(golden.logits, np.float32)
@@ -121,11 +160,24 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning
     steps = float(np.max(np.abs(golden_logits - now.logits)) / now.step) if now.step else 0.0
     count = len(golden.images)
     message = f"golden outputs differ by {steps:.3g} steps at most from those of the export"
+    origin = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"
+    if now.device != predictors.HOST:
+        within = steps <= TOLERATED_ELSEWHERE + _ROUNDING
+        line = (
+            f"golden outputs of {now.runtime} on {now.device} ({now.isa}) differ by {steps:.3g} "
+            f"steps at most from those of the export ({origin})"
+        )
+        if not within:
+            line += f": it computes otherwise there ({TOLERATED_ELSEWHERE:g} are allowed)"
+        outcome: Outcome = "pass" if within else "fail"
+        verdict = Verdict(
+            "golden", "", outcome, steps, None, TOLERATED_ELSEWHERE, count, None, line
+        )
+        return verdict, None
     if (golden.runtime, golden.isa) != (now.runtime, now.isa):
-        origin = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"
         message = f"{message}, which ran on {origin}; this is {now.runtime} on {now.isa}"
         return None, NamedWarning("golden-elsewhere", message, "other kernels round otherwise")
-    within = steps <= TOLERATED_STEPS
+    within = steps <= TOLERATED_STEPS + _ROUNDING
     line = (
         message
         if within

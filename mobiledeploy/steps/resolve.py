@@ -89,6 +89,11 @@ def bench_request(
     """
     if place.is_recording:
         then = recording.read(place.file).asked
+        if then.command != "bench":
+            raise InputError(
+                f"{place.file} is a recording of {then.command}, not of bench",
+                f"mobiledeploy {then.command} --device {place.name}",
+            )
         refusal = InputError(f"{place.file} asks for what no bench does", "record it again")
         try:
             RUNNERS.load(then.runner)

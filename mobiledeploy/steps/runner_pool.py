@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mobiledeploy.analysis import cores
 from mobiledeploy.core import protocol, records
 from mobiledeploy.core.errors import DeviceError
 from mobiledeploy.core.plugins import RUNNERS
 from mobiledeploy.core.ports import Process, Session
 from mobiledeploy.core.types import ModelOutput, Target
 
-# A runner answers for a range in seconds; a runner that is silent for so long hangs.
-PATIENCE_S = 600.0
+# A runner that is silent for so long hangs. An emulated inference of a large network takes minutes.
+PATIENCE_S = 900.0
 # The longest range of images. Ranges get shorter towards the end, so that all cores finish
 # together.
 _LONGEST_RANGE = 32
@@ -60,18 +60,35 @@ class RunnerPool:
     """Runner processes that answer for ranges of images; each has its next range in advance."""
 
     def __init__(
-        self, session: Session, path: Path, target: Target, work: protocol.Work, workers: int
+        self,
+        session: Session,
+        path: Path,
+        target: Target,
+        work: protocol.Work,
+        workers: int,
+        *,
+        is_recording: bool = False,
+        patience_s: float | None = None,
     ) -> None:
         self.ready: protocol.Ready
         self.workers = workers
+        self.runner = target.runner
         self._session = session
-        self._argv = RUNNERS.load(target.runner).predict(session.push(path), target)
+        self._driver = driver = RUNNERS.load(target.runner)
+        self._model = path.name
+        facts = session.facts()
+        # A recording that is played back needs no runner, so its files may be missing.
+        parts = {} if is_recording else driver.files(facts.get("machine", ""), target.runtime)
+        files = {role: session.push(file) for role, file in parts.items()}
+        model = session.push(path)
+        argv = () if is_recording else driver.predict(model, target, files)
+        self._argv = cores.placed(argv, facts, workers)
         self._work = work
-        self._listener = protocol.Listener(path.name, PATIENCE_S)
+        self._listener = protocol.Listener(path.name, patience_s or PATIENCE_S)
         self._start = self._end = 0.0
 
     def seconds(self) -> float:
-        """The time from the readiness of all runners to the last answer so far."""
+        """The time from the readiness of all runners to the last answer."""
         return max(self._end - self._start, 1e-9)
 
     def answers(
@@ -81,11 +98,13 @@ class RunnerPool:
         processes: list[Process] = []
         try:
             for number in range(self.workers):
-                processes.append(self._session.run(self._argv))
+                process = self._session.run(self._argv)
+                processes.append(self._driver.hear_answers(process, self._model))
                 processes[-1].send(records.line(self._work))
                 self._listener.listen(number, processes[-1])
             self._wait_until_ready()
             yield from self._share(processes, ranges)
+            self._end = self._session.clock()
         finally:
             for process in processes:
                 process.kill()
@@ -96,7 +115,7 @@ class RunnerPool:
             if not isinstance(event, protocol.Ready):
                 raise DeviceError(f"the runner said {type(event).__name__} before it was ready")
             self.ready = event
-        self._start = self._end = time.perf_counter()
+        self._start = self._end = self._session.clock()
 
     def _share(
         self, processes: Sequence[Process], ranges: Iterator[tuple[int, int]]
@@ -120,7 +139,6 @@ class RunnerPool:
             if event.index != start:
                 raise DeviceError(f"the runner answered for image {event.index}, not {start}")
             waiting[number][0] = (start + 1, stop)
-            self._end = time.perf_counter()
             if start + 1 == stop:
                 del waiting[number][0]
                 refill(number)

@@ -14,7 +14,7 @@ from mobiledeploy.core.errors import DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import Process, Reporter, Session
 from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
-from mobiledeploy.steps import golden_inputs, resolve, runtimes
+from mobiledeploy.steps import golden, golden_inputs, resolve, runtimes
 
 SECONDS = 5.0
 """The longest timing of one artifact, unless the number of runs is fixed."""
@@ -99,6 +99,7 @@ class Timing:
         self._runs, self._seconds = request.runs, request.seconds
         self._clock: Callable[[], float] = time.monotonic
         self._files: dict[str, str] | None = None
+        self._answer: protocol.RawAnswer | None = None
 
     def measure(self, session: Session, *, seconds: float | None = None) -> Measured:
         """Runs the runner until the times are good enough, and makes the record.
@@ -108,6 +109,7 @@ class Timing:
         self._runs = None if seconds else self.request.runs
         self._seconds = seconds or self.request.seconds
         self._clock, self.samples_ns, self.warnings = session.clock, [], []
+        self._answer = None
         target, driver = self.target, RUNNERS.load(self.target.runner)
         if self._files is None:
             machine = session.facts().get("machine", "")
@@ -141,6 +143,8 @@ class Timing:
                 ready, start = event, self._clock()
             elif isinstance(event, protocol.Done) and ready and enough:
                 return ready, event
+            elif isinstance(event, protocol.RawAnswer) and ready:
+                self._answer = event
             elif isinstance(event, protocol.Timed) and ready:
                 if not enough:
                     self.samples_ns += event.samples_ns
@@ -184,6 +188,8 @@ class Timing:
         warm = latency.warmups(self.samples_ns)
         steady = self.samples_ns[warm:][: self._runs]
         middle, low, high = stats.median_interval(steady)
+        steps = golden.timed_steps(self.artifact, ready, self._answer)
+        self._warn_answer(steps, ready)
         self._warn_times(steady, ready)
         self._warn_machine(before, after, wall * ready.threads, wall)
         return Measured(
@@ -202,6 +208,19 @@ class Timing:
             facts_before=before,
             facts_after=after,
             warnings=tuple(self.warnings),
+            golden_steps=steps,
+        )
+
+    def _warn_answer(self, steps: float | None, ready: protocol.Ready) -> None:
+        if steps is None or steps <= golden.TOLERATED_ELSEWHERE:
+            return
+        then = self.artifact.golden
+        self._warn(
+            "differs-from-host",
+            f"the answer for the first golden image is {steps:.3g} quantization steps from that of "
+            f"the export ({then.runtime} on {then.isa}); this is {ready.runtime} {ready.version} "
+            f"with {ready.delegate} on {ready.cpu}",
+            f"mobiledeploy verify {self.path.name} --device {self.request.device}",
         )
 
     def _warn_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:

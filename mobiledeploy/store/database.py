@@ -33,6 +33,7 @@ from mobiledeploy.core.types import (
     Preprocessing,
     Result,
     StoredComparison,
+    StoredEvaluation,
     StoredVerdict,
     Target,
     Verdict,
@@ -41,7 +42,7 @@ from mobiledeploy.core.types import (
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Reporter
 
-SCHEMA = 9
+SCHEMA = 10
 WAIT_SECONDS = 30.0
 # The largest damaged store, in bytes, that is read as a whole for a copy.
 _MOST_COPIED = 512 << 20
@@ -166,6 +167,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
                 ELSE 'top1' END,
             value = coalesce(top1, (SELECT value FROM json_each(record, '$.metrics') LIMIT 1))""",
     ),
+    # Where it was made: until now on the host, always.
+    10: (
+        "ALTER TABLE evaluation ADD COLUMN device TEXT NOT NULL DEFAULT 'host'",
+        "ALTER TABLE evaluation ADD COLUMN recorded INTEGER NOT NULL DEFAULT 0",
+        """UPDATE evaluation SET
+            device = coalesce(json_extract(record, '$.target.device'), 'host')""",
+    ),
 }
 # The filters of `results`.
 _TESTS = {
@@ -185,10 +193,12 @@ _OWN = (
     "DESC, data_identity = (SELECT json_extract(x.record, '$.data.identity') FROM artifact x "
     "WHERE x.sha256 = artifact_sha256) DESC, made_at DESC, id DESC"
 )
+# Answers of another device are another question, and never stand for those of the host.
+_HOST = "device = 'host' AND NOT recorded"
 # The most relevant evaluation of an artifact, with and without labels.
 _NEWEST = (
     "(SELECT id FROM evaluation e WHERE e.artifact_sha256 = m.artifact_sha256 "  # noqa: S608 - of constants
-    f"AND {{0}} IS NOT NULL ORDER BY {_OWN} LIMIT 1)"
+    f"AND {{0}} IS NOT NULL AND {_HOST} ORDER BY {_OWN} LIMIT 1)"
 )
 _EVALUATION_JOIN = (
     f"LEFT JOIN evaluation e ON e.id = {_NEWEST.format('value')} "
@@ -324,10 +334,25 @@ class Store:
         """The files of the newest export; () if there was none."""
         return self._paths("SELECT paths FROM export ORDER BY id DESC LIMIT 1")
 
-    def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Stores an evaluation."""
+    def add_evaluation(self, evaluation: Evaluation, played: str = "") -> None:
+        """Stores an evaluation; `played` as in `add_measurement`."""
         with self._transaction() as connection:
-            _insert_evaluation(connection, evaluation, _now())
+            if not (played and _here(connection, evaluation)):
+                _insert_evaluation(connection, evaluation, played or _now(), bool(played))
+
+    def evaluations(self) -> tuple[StoredEvaluation, ...]:
+        """Every evaluation, newest first, without its predictions."""
+        rows = self._all(
+            "SELECT e.made_at, e.artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
+            "coalesce(format, ''), device, e.runtime, runtime_version, "
+            "coalesce(json_extract(e.record, '$.target.delegate'), ''), "
+            "coalesce(json_extract(e.record, '$.isa'), ''), task, metric, value, agreement, "
+            "images, data_source, data_split, data_identity, recorded "
+            "FROM evaluation e LEFT JOIN artifact a ON a.sha256 = e.artifact_sha256 "
+            "ORDER BY e.made_at DESC, e.id DESC"
+        )
+        evaluations = (StoredEvaluation(*row) for row in rows)
+        return tuple(replace(e, recorded=bool(e.recorded)) for e in evaluations)
 
     def evaluation(
         self,
@@ -354,7 +379,8 @@ class Store:
             Evaluation,
             fits,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND runtime = ? "
-            "AND data_identity = ? AND ? IN ('', runtime_version) ORDER BY made_at DESC, id DESC",
+            "AND data_identity = ? AND NOT recorded AND ? IN ('', runtime_version) "
+            "ORDER BY made_at DESC, id DESC",
             sha256,
             target.runtime,
             data.identity,
@@ -484,10 +510,11 @@ class Store:
             f"{'WHERE ' * bool(tests)}{' AND '.join(tests)} "
             "ORDER BY m.made_at DESC, m.id DESC LIMIT ?) "
             "SELECT m.made_at, m.artifact_sha256, coalesce(name, ''), coalesce(recipe, ''), "
-            "coalesce(format, ''), size_bytes, kind, device, runner, m.runtime, m.runtime_version, "
-            "threads, delegate, latency_ns, json_extract(m.record, '$.interval_ns'), instructions, "
-            "e.top1, g.agreement, NULL, m.id, m.recorded, coalesce(weights, ''), "
-            f"coalesce(weights_sha256, ''), {_EVALUATION_COLUMNS}, coalesce(io, ''), "
+            "coalesce(format, ''), size_bytes, kind, m.device, runner, m.runtime, "
+            "m.runtime_version, threads, delegate, latency_ns, "
+            "json_extract(m.record, '$.interval_ns'), instructions, e.top1, g.agreement, NULL, "
+            "m.id, m.recorded, coalesce(weights, ''), coalesce(weights_sha256, ''), "
+            f"{_EVALUATION_COLUMNS}, coalesce(io, ''), "
             f"{_METRIC_COLUMNS} FROM page JOIN measurement m ON m.id = page.id "
             f"LEFT JOIN artifact a ON a.sha256 = m.artifact_sha256 {_EVALUATION_JOIN}"
             "ORDER BY m.made_at DESC, m.id DESC"
@@ -516,11 +543,11 @@ class Store:
         return artifacts_
 
     def evaluation_of(self, sha256: str) -> Evaluation | None:
-        """The newest evaluation of an artifact, of its export's images if there is one."""
+        """The newest evaluation on the host, of the images of the export if there is one."""
         return self._newest(
             Evaluation,
             lambda _: True,
-            f"SELECT record FROM evaluation WHERE artifact_sha256 = ? ORDER BY {_OWN}",  # noqa: S608 - of constants
+            f"SELECT record FROM evaluation WHERE artifact_sha256 = ? AND {_HOST} ORDER BY {_OWN}",  # noqa: S608 - of constants
             sha256,
         )
 
@@ -530,7 +557,7 @@ class Store:
             Evaluation,
             lambda _: True,
             "SELECT record FROM evaluation WHERE artifact_sha256 = ? AND value IS NOT NULL "  # noqa: S608 - of constants
-            f"ORDER BY {_OWN}",
+            f"AND {_HOST} ORDER BY {_OWN}",
             sha256,
         )
 
@@ -548,7 +575,7 @@ class Store:
         with _refusals(self._file):
             for query in (
                 "SELECT made_at, '', 0, record FROM artifact ORDER BY sha256",
-                "SELECT made_at, '', 0, record FROM evaluation ORDER BY made_at, id",
+                "SELECT made_at, '', recorded, record FROM evaluation ORDER BY made_at, id",
                 f"SELECT made_at, '', recorded, record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
                 (
                     "SELECT made_at, artifact_sha256 || ' ' || gate, 0, record FROM verdict "
@@ -698,11 +725,13 @@ def _insert_artifact(connection: sqlite3.Connection, a: Artifact, made_at: str) 
     )
 
 
-def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: str) -> None:
+def _insert_evaluation(
+    connection: sqlite3.Connection, e: Evaluation, made_at: str, recorded: bool = False
+) -> None:
     e, text = _storable(e)
     metric, value = _metric(e)
     connection.execute(
-        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO evaluation VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             made_at,
             e.artifact_sha256,
@@ -719,6 +748,8 @@ def _insert_evaluation(connection: sqlite3.Connection, e: Evaluation, made_at: s
             e.task,
             metric,
             value,
+            e.target.device,
+            recorded,
         ),
     )
 
@@ -874,32 +905,42 @@ def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None
             _insert_artifact(connection, record, at)
         return
     if isinstance(record, LatencyComparison):
-        query = "SELECT 1 FROM comparison WHERE made_at = ? AND record = ?"
-        if not connection.execute(query, (at, records.line(record))).fetchone():
+        query = "SELECT record FROM comparison WHERE made_at = ?"
+        if not _among(record, connection.execute(query, (at,))):
             _insert_comparison(connection, record, at, stored.recorded)
         return
     sha, _, gate = stored.of.partition(" ")
     sha = sha if isinstance(record, Verdict) else record.artifact_sha256
     query = f"SELECT record FROM {table} WHERE artifact_sha256 = ? AND made_at = ?"  # noqa: S608 - of constants
-    for (text,) in connection.execute(query, (sha, at)).fetchall():
-        # A record of an earlier version lacks the fields that have come since.
-        if records.line(_decode(_RECORDS, text, "record")) == records.line(record):
-            return
+    if _among(record, connection.execute(query, (sha, at))):
+        return
     if isinstance(record, Verdict):
         _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):
-        _insert_evaluation(connection, record, at)
+        _insert_evaluation(connection, record, at, stored.recorded)
     else:
         _insert_measurement(connection, record, at, stored.recorded)
 
 
-def _here(connection: sqlite3.Connection, record: Measurement | LatencyComparison) -> bool:
+def _among(record: Record, rows: Iterable[Sequence[str]]) -> bool:
+    """Whether the record is one of those in `rows`.
+
+    A record of an earlier version lacks the fields that have come since.
+    """
+    line = records.line(record)
+    return any(records.line(_decode(_RECORDS, text, "record")) == line for (text,) in rows)
+
+
+def _here(
+    connection: sqlite3.Connection, record: Evaluation | Measurement | LatencyComparison
+) -> bool:
     """Whether exactly this record is in the store."""
     if isinstance(record, LatencyComparison):
         query = "SELECT 1 FROM comparison WHERE a_sha256 = ? AND record = ?"
         sha = record.blocks[0].artifact_sha256
     else:
-        query = "SELECT 1 FROM measurement WHERE artifact_sha256 = ? AND record = ?"
+        table = "evaluation" if isinstance(record, Evaluation) else "measurement"
+        query = f"SELECT 1 FROM {table} WHERE artifact_sha256 = ? AND record = ?"  # noqa: S608 - of constants
         sha = record.artifact_sha256
     # As it is kept, not as it was made.
     return connection.execute(query, (sha, _storable(record)[1])).fetchone() is not None

@@ -15,7 +15,7 @@ from mobiledeploy.analysis import gate
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import leases, records, units
 from mobiledeploy.core.display import Record, Table
-from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import REPORTS, TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
@@ -40,8 +40,9 @@ from mobiledeploy.steps.accuracy_check import (
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Overrides, Triple
 from mobiledeploy.steps.baseline import CLASSIFICATION, Accepted, Baseline
 from mobiledeploy.steps.defaults import BASELINE, UNLABELLED_FLIPS
-from mobiledeploy.steps.evaluation_images import EvaluationImages
+from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.steps.predictors import HOST, PredictionOptions, Predictor
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.task_check import TaskCheck, reference
 from mobiledeploy.steps.task_judge import Resolution, TaskJudge
@@ -134,8 +135,12 @@ def check(
     on_inconclusive: Literal["fail", "warn"] = "fail",
     junit: AnyPath | None = None,
     markdown: AnyPath | None = None,
+    device: str = HOST,
     runtime: str | None = None,
+    delegate: str | None = None,
     threads: int | None = None,
+    limit: int | None = None,
+    record: AnyPath | None = None,
     input_range: tuple[float, float] | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
@@ -166,8 +171,12 @@ def check(
         on_inconclusive: whether too few images count as failed; the report holds it.
         junit: a file for the report as JUnit XML.
         markdown: a file for the report as Markdown.
+        device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        threads: the number of runners at once; the default is one per core.
+        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        threads: the number of runners at once; the default is one per core, and one on a phone.
+        limit: takes at most so many images, drawn from all classes, the same ones each time.
+        record: a file for the recording of the session, for `replay:FILE`.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
             this and the next six.
         mean: subtracted from each channel, after `input_range`.
@@ -196,19 +205,22 @@ def check(
     files = {name: path for name, path in report_files.items() if path is not None}
     for path in files.values():
         records.need_folder(path)
-    report = _report(
-        paths,
-        baseline,
-        source,
-        task or "",
-        limits,
-        not no_labels,
-        on_inconclusive,
-        runtime,
-        threads,
-        overrides,
-        reporter,
-    )
+    images = EvaluationImages(source, overrides, task or "", reporter, limit)
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    update = _update_line(paths, baseline, source, task, options, limit, overrides, not no_labels)
+    with Predictor(options, "check", reporter) as predictor:
+        report = _report(
+            paths,
+            baseline,
+            update,
+            images,
+            task or "",
+            limits,
+            not no_labels,
+            on_inconclusive,
+            predictor,
+            reporter,
+        )
     for name, path in files.items():
         records.write_atomic(path, REPORTS.load(name).render(report))
     return report
@@ -217,21 +229,19 @@ def check(
 def _report(
     paths: Sequence[Path],
     baseline: Path,
-    data: str | None,
+    update: str,
+    images: EvaluationImages,
     task: str,
     limits: GateLimits,
     labelled: bool,
     on_inconclusive: Literal["fail", "warn"],
-    runtime: str | None,
-    threads: int | None,
-    overrides: Overrides,
+    predictor: Predictor,
     reporter: Reporter,
 ) -> Report:
     failures = Failures()
     by_path = _load(paths, failures)
     if not by_path:
         failures.check()
-    update = _update_line(paths, baseline, data, task, runtime, overrides, labelled)
     baseline_ = baselines.read(baseline, update)
     entries = {baselines.key(entry): entry for entry in baseline_.accepted}
     artifacts: dict[Path, Artifact] = {}
@@ -244,22 +254,30 @@ def _report(
                 )
             artifacts[path] = artifact
     results: dict[Path, Evaluation] = {}
-    images = EvaluationImages(data, overrides, task, reporter)
-    if artifacts:
+    for path, artifact in artifacts.items():
+        with failures.of(path):
+            _warn_limit(images.of(artifact), limits, labelled, reporter)
+    asked = tuple(path for path in artifacts if path not in failures)
+    if asked:
         results = evaluations.each(
-            tuple(artifacts),
+            asked,
             failures,
+            predictor=predictor,
             images=images,
-            runtime=runtime,
-            threads=threads,
             compare=False,
             reporter=reporter,
         )
     checks = []
     for path, evaluation in results.items():
         artifact = artifacts[path]
-        entry = entries[baselines.key(artifact)]
         with failures.of(path):
+            mine = entries
+            view = images.of(artifact)
+            if view.places is not None:
+                mine = {
+                    k: baselines.narrowed(e, view.samples, evaluation) for k, e in entries.items()
+                }
+            entry = mine[baselines.key(artifact)]
             annotations = _annotations(images, artifact, evaluation, labelled)
             reasons = baselines.differences(entry, artifact, evaluation, annotations)
             if reasons:
@@ -273,9 +291,11 @@ def _report(
             named = None
             if baselines.of_another_tool(artifact):
                 named = evaluations.float_sibling(path, artifact, artifacts, reporter)
-            anchor = _float_anchor(entries, named, artifact, evaluation)
+            anchor = _float_anchor(mine, named, artifact, evaluation)
             judged = labelled and _judged(evaluation.task, anchor)
-            one = ArtifactCheck(path, artifact, evaluation, entry, anchor, limits, judged)
+            one = ArtifactCheck(
+                path, artifact, evaluation, entry, anchor, limits, judged, predictor
+            )
             if evaluation.task == CLASSIFICATION:
                 checks.append(one.check(reporter))
                 continue
@@ -289,6 +309,8 @@ def _report(
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
     if len(paths) == 1:
         failures.check()
+    if predictor.is_recorded:
+        failures.check(DeviceError)
     return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.records())
 
 
@@ -301,8 +323,12 @@ def update_baseline(
     margin: float = MARGIN,
     max_flips: float | None = None,
     no_labels: bool = False,
+    device: str = HOST,
     runtime: str | None = None,
+    delegate: str | None = None,
     threads: int | None = None,
+    limit: int | None = None,
+    record: AnyPath | None = None,
     input_range: tuple[float, float] | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
@@ -331,8 +357,12 @@ def update_baseline(
         margin: the margin of later checks, in points of top-1 (percent) or of the task's metric.
         max_flips: with `no_labels`, the limit of later checks, in percent of the answers.
         no_labels: accepts the answers without labels.
+        device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        threads: the number of runners at once; the default is one per core.
+        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        threads: the number of runners at once; the default is one per core, and one on a phone.
+        limit: takes at most so many images, drawn from all classes, the same ones each time.
+        record: a file for the recording of the session, for `replay:FILE`.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
             this and the next six.
         mean: subtracted from each channel, after `input_range`.
@@ -358,7 +388,8 @@ def update_baseline(
     by_path = _load(paths, failures)
     failures.check()
     records.need_folder(baseline)
-    line = _update_line(paths, baseline, source, task, runtime, overrides, labelled)
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    line = _update_line(paths, baseline, source, task, options, limit, overrides, labelled)
     entries = _entries(baseline, line)
     anchors, siblings = {}, {}
     for path, artifact in by_path.items():
@@ -371,16 +402,17 @@ def update_baseline(
         ):
             anchors[sibling[0]] = sibling[1]
     everything = by_path | anchors
-    images = EvaluationImages(source, overrides, task or "", reporter)
-    results = evaluations.each(
-        tuple(everything),
-        failures,
-        images=images,
-        runtime=runtime,
-        threads=threads,
-        compare=False,
-        reporter=reporter,
-    )
+    images = EvaluationImages(source, overrides, task or "", reporter, limit)
+    with Predictor(options, "check", reporter) as predictor:
+        baselines.need_device(baseline, entries.values(), predictor.device)
+        results = evaluations.each(
+            tuple(everything),
+            failures,
+            predictor=predictor,
+            images=images,
+            compare=False,
+            reporter=reporter,
+        )
     failures.check()
     new_entries: dict[baselines.Key, Accepted] = {}
     changes: dict[Path, BaselineChange] = {}
@@ -465,8 +497,9 @@ def _update_line(
     baseline: Path,
     data: str | None,
     task: str | None,
-    runtime: str | None,
-    overrides: Overrides | None,
+    predicted: PredictionOptions,
+    limit: int | None,
+    overrides: Overrides,
     labelled: bool,
 ) -> str:
     """The command that accepts these artifacts, on the same images with the same preprocessing."""
@@ -475,8 +508,11 @@ def _update_line(
     options = {
         "data": data,
         "task": task or None,
-        "runtime": runtime,
-        **vars(overrides or Overrides()),
+        "device": None if predicted.device == HOST else predicted.device,
+        "runtime": predicted.runtime,
+        "delegate": predicted.delegate,
+        "limit": limit,
+        **vars(overrides),
     }
     if options["labels"] is not None:
         # The name of the labels' file is not known here.
@@ -486,6 +522,24 @@ def _update_line(
             text = ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
             argv += [f"--{name.replace('_', '-')}", text]
     return shlex.join([*argv, "--update-baseline"])
+
+
+def _warn_limit(view: View, limits: GateLimits, labelled: bool, reporter: Reporter) -> None:
+    """Warns before a slow device starts if the chosen images can never decide the margin."""
+    exact = TASKS.load(view.task).GATE == "exact"
+    if view.places is None or not (exact or not labelled):
+        return
+    margin = limits.margin if labelled else limits.max_flips or UNLABELLED_FLIPS
+    needed = gate.unflipped(margin) if labelled else gate.flips_needed(0, view.count, margin)
+    if needed is not None and view.count < needed:
+        reporter.warn(
+            NamedWarning(
+                "too-few-images",
+                f"{units.several(view.count, 'image')} can never decide {100 * margin:g} %: that "
+                f"takes {needed:,} without a single change",
+                f"--limit {needed}, or a larger margin",
+            )
+        )
 
 
 def _annotations(

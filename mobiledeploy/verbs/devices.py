@@ -19,8 +19,9 @@ class DeviceList(Record):
     devices: tuple[DeviceInfo, ...]
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each device."""
-        rows = tuple((one.name, one.kind, one.about, one.fix or "ready") for one in self.devices)
+        """A row for each device, the ready ones first."""
+        devices = sorted(self.devices, key=lambda one: bool(one.fix))
+        rows = tuple((one.name, one.kind, one.about, one.fix or "ready") for one in devices)
         return (Table(("device", "kind", "what it is", "state"), rows),)
 
 

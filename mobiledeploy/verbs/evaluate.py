@@ -11,13 +11,16 @@ from dataclasses import dataclass
 
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.errors import DeviceError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import ChannelOrder, Evaluation, Failed, Resize
 from mobiledeploy.steps import arguments
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Triple
+from mobiledeploy.steps.evaluation_images import EvaluationImages
 from mobiledeploy.steps.evaluations import each
 from mobiledeploy.steps.failures import Failures
+from mobiledeploy.steps.predictors import HOST, PredictionOptions, Predictor
 from mobiledeploy.steps.reporters import PythonReporter
 
 
@@ -50,12 +53,30 @@ def _table(name: str, evaluations: Sequence[tuple[str, Evaluation]]) -> Table:
             str(e.images),
             *(units.metric(e.metrics.get(metric.name), metric.unit) for metric in metrics),
             units.percent(e.agreement),
-            f"{e.images_per_second:.0f}",
+            "–" if _emulated(e) else f"{e.images_per_second:.0f}",
         )
         for path, e in evaluations
     )
-    title = "" if name == "classification" else name
-    return Table((*headers, "agrees with float", "images/s"), rows, title)
+    title = ", ".join(
+        part for part in ("" if name == "classification" else name, _where(evaluations)) if part
+    )
+    headers += ("agrees with float", "images/s")
+    return Table(headers, rows, title, optional=("images/s", "images"))
+
+
+def _emulated(evaluation: Evaluation) -> bool:
+    """Whether its speed is that of an emulator, and says nothing."""
+    return evaluation.target.device.startswith("emulator")
+
+
+def _where(evaluations: Sequence[tuple[str, Evaluation]]) -> str:
+    """Where the files ran, unless that is this host."""
+    places = dict.fromkeys(
+        f"on {e.target.device} ({e.isa}), {e.target.delegate}"
+        for _, e in evaluations
+        if e.target.device != HOST
+    )
+    return "; ".join(places)
 
 
 def evaluate(
@@ -63,8 +84,12 @@ def evaluate(
     *,
     data: AnyPath | None = None,
     task: str | None = None,
+    device: str = HOST,
     runtime: str | None = None,
+    delegate: str | None = None,
     threads: int | None = None,
+    limit: int | None = None,
+    record: AnyPath | None = None,
     input_range: tuple[float, float] | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
@@ -87,8 +112,15 @@ def evaluate(
             images count. A file without a record needs it.
         task: a name of `tasks/`; the default is the record's, or what the outputs leave no doubt
             of.
+        device: where the files run: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`),
+            `emulator:CORE`, or `replay:FILE`. Images are prepared on this computer. A recording
+            keeps its own runtime and delegate.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        threads: the number of runners at once, with one thread each; the default is one per core.
+        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        threads: the number of runners at once, with one thread each; the default is one per core of
+            this computer, and one on a phone.
+        limit: takes at most so many images, drawn from all classes, the same ones each time.
+        record: a file for the recording of the session, for `replay:FILE`.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
             this and the next six.
         mean: subtracted from each channel, after `input_range`.
@@ -105,22 +137,25 @@ def evaluate(
     Raises:
         InputError: an artifact with the record of another file; NaN in an answer; more than
             max(5, 1 %) broken images.
-        UsageError: an unknown runtime, or one that does not run an artifact's format; an unknown
-            data set; images that say nothing about the model.
-        DeviceError: a runner died or hangs.
+        UsageError: an unknown device, runtime or delegate, or a runtime that does not run an
+            artifact's format; an unknown data set; images that say nothing about the model.
+        DeviceError: a runner died or hangs, or the phone was lost.
+        MissingError: the emulator is not installed.
     """
     failures = Failures()
-    paths = arguments.paths(artifacts)
-    evaluations = each(
-        paths,
-        failures,
-        data=arguments.text(data),
-        runtime=runtime,
-        threads=threads,
-        overrides=arguments.overrides(input_range, mean, std, channels, resize, crop, labels),
-        task=task or "",
-        reporter=reporter or PythonReporter(),
-    )
+    paths, reporter = arguments.paths(artifacts), reporter or PythonReporter()
+    overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    with Predictor(options, "evaluate", reporter) as predictor:
+        evaluations = each(
+            paths,
+            failures,
+            predictor=predictor,
+            images=EvaluationImages(arguments.text(data), overrides, task or "", reporter, limit),
+            reporter=reporter,
+        )
+        if predictor.is_recorded:
+            failures.check(DeviceError)
     if len(paths) == 1:
         failures.check()
     return EvaluateResult(

@@ -121,6 +121,7 @@ class ExportResult(Record):
                 (*headers, "divergence", "this host, 1 thread"),
                 tuple(_cells(row, metric, self.spec.task) for row in self.rows),
                 f"{self.folder}: {kind}, {images}",
+                optional=("zeros", "gzip", "divergence", "SQNR"),
             ),
             *budgets.tables(self.within),
             *shrunk_layers.tables(self.shrunk_layers),

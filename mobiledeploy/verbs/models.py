@@ -28,7 +28,8 @@ class ModelListings(Record):
     def tables(self) -> tuple[Table, ...]:
         """A row for each card, at its defaults."""
         headers = ("model", "paper", "alphas", "resolution", "mult-adds", "params", "top-1")
-        return (Table((*headers, "weights"), tuple(map(_row, self.models))),)
+        rows = tuple(map(_row, self.models))
+        return (Table((*headers, "weights"), rows, optional=("paper", "resolution")),)
 
 
 def models(name: str | None = None) -> ModelListings:

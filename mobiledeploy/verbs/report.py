@@ -212,7 +212,9 @@ def _reference(artifacts: Mapping[str, Artifact], artifact: Artifact) -> Artifac
     fits = [
         a
         for a in artifacts.values()
-        if a.recipe.name == "float32" and a.spec == artifact.spec and a.sha256 != artifact.sha256
+        if a.recipe.name == "float32"
+        and artifacts_.same_spec(a, artifact)
+        and a.sha256 != artifact.sha256
     ]
     if artifact.recipe.name == "float32":
         return None

@@ -28,6 +28,7 @@ from mobiledeploy.core.types import (
     Regression,
     Result,
     StoredComparison,
+    StoredEvaluation,
     Target,
     Verdict,
     gravest,
@@ -105,7 +106,8 @@ class ResultList(Record):
         metric = metric_columns.header(self.results)
         headers = ("model", "recipe", "size", metric, "judged on", "device", "kind", "latency")
         rows = tuple(_row(r, metric) for r in self.results)
-        return (Table((*headers, "instructions", "when", "id"), rows),)
+        optional = ("when", "judged on", "size")
+        return (Table((*headers, "instructions", "when", "id"), rows, optional=optional),)
 
 
 def _row(r: Result, header: str) -> tuple[str, ...]:
@@ -148,6 +150,42 @@ class ComparisonList(Record):
         )
         headers = ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when")
         return (Table(headers, rows, "measured in turns"),)
+
+
+@dataclass(frozen=True)
+class EvaluationList(Record):
+    """The answer of `results evaluated`, newest first."""
+
+    evaluations: tuple[StoredEvaluation, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """A table for each device: accuracies of different devices are not of one column."""
+        by_place: dict[tuple[str, ...], list[StoredEvaluation]] = {}
+        for e in self.evaluations:
+            place = (e.device, e.isa, f"{e.runtime} {e.runtime_version}".strip(), e.delegate)
+            by_place.setdefault(place, []).append(e)
+        headers = ("model", "recipe", "format", "images", "metric", "agrees with float", "when")
+        return tuple(
+            Table(
+                headers,
+                tuple(_evaluation_cells(e) for e in rows),
+                units.one_line(f"on {place[0]}: {', '.join(filter(None, place[1:]))}"),
+            )
+            for place, rows in by_place.items()
+        )
+
+
+def _evaluation_cells(e: StoredEvaluation) -> tuple[str, ...]:
+    images = units.images(e.data_source, e.data_split, e.data_identity)
+    return (
+        units.one_line(e.model),
+        e.recipe,
+        e.format,
+        units.one_line(f"{e.images} of {images}"),
+        metric_columns.cell(e),
+        units.percent(e.agreement),
+        e.made_at[:16] + ", recorded" * e.recorded,
+    )
 
 
 @dataclass(frozen=True)
@@ -233,6 +271,24 @@ def results_compared() -> ComparisonList:
     """
     with present() as database:
         return ComparisonList(database.comparisons())
+
+
+def results_evaluated() -> EvaluationList:
+    """Lists the evaluations of every device, newest first.
+
+    `results` and `report` show those of the host only.
+
+    Example:
+        >>> [(e.device, e.value) for e in md.results_evaluated().evaluations]
+
+    Returns:
+        The evaluations, without their predictions.
+
+    Raises:
+        UsageError: there is no store in this folder.
+    """
+    with present() as database:
+        return EvaluationList(database.evaluations())
 
 
 def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:

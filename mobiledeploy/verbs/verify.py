@@ -20,6 +20,7 @@ from mobiledeploy.core.ports import Array, Reporter
 from mobiledeploy.core.types import Artifact, NamedWarning, Verdict
 from mobiledeploy.steps import arguments, golden, golden_inputs
 from mobiledeploy.steps.arguments import AnyPath
+from mobiledeploy.steps.predictors import HOST, PredictionOptions, Predictor
 from mobiledeploy.steps.reporters import PythonReporter
 
 PATIENCE_S = 600.0
@@ -31,7 +32,9 @@ class VerifyResult(Record):
     """The answer of `verify`.
 
     `sealed` says that the file itself holds its contract, the same as the record. `golden` is None
-    if another runtime or machine made the golden outputs. `pipeline` is None without one.
+    if another runtime or machine than this host made the golden outputs. `pipeline` is None without
+    one. The file ran on `device` by `runtime` (its name and version) with `delegate`, and `isa` is
+    the device's instruction set.
     """
 
     path: str
@@ -41,6 +44,10 @@ class VerifyResult(Record):
     golden: Verdict | None
     pipeline: PipelineDiagnosis | None
     warnings: tuple[NamedWarning, ...]
+    device: str = HOST
+    runtime: str = ""
+    delegate: str = ""
+    isa: str = ""
 
     @property
     def sound(self) -> bool:
@@ -81,7 +88,13 @@ class VerifyResult(Record):
 
 
 def verify(
-    artifact: AnyPath, *, pipeline: AnyPath | None = None, reporter: Reporter | None = None
+    artifact: AnyPath,
+    *,
+    pipeline: AnyPath | None = None,
+    device: str = HOST,
+    delegate: str | None = None,
+    record: AnyPath | None = None,
+    reporter: Reporter | None = None,
 ) -> VerifyResult:
     """Replays an artifact's golden samples; says what is wrong with an app's preprocessing.
 
@@ -93,6 +106,9 @@ def verify(
         pipeline: your app's preprocessing: an .npz of its tensors for the golden images, in their
             order, or a command that writes one. The command is called without a shell; the file to
             write and the images' paths follow its own arguments.
+        device: where the file runs, as for `evaluate`.
+        delegate: `xnnpack` or `none`, as for `evaluate`.
+        record: a file for the recording of the session, for `replay:FILE`.
         reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
@@ -101,14 +117,15 @@ def verify(
     Raises:
         InputError: no artifact, golden images or a contract that differ from its record, or tensors
             that cannot be read.
-        UsageError: a command that fails.
-        MissingError: a command that does not exist.
+        UsageError: a command that fails; an unknown device or delegate.
+        DeviceError: the runner died or hangs, or the phone was lost.
+        MissingError: a command that does not exist; the emulator is not installed.
     """
     reporter = reporter or PythonReporter()
     path, program = Path(artifact), arguments.text(pipeline)
-    record = artifacts.load(path)
+    artifact_ = artifacts.load(path)
     warnings = []
-    has_contract = _has_contract(path, record)
+    has_contract = _has_contract(path, artifact_)
     if not has_contract:
         warnings.append(
             NamedWarning(
@@ -117,10 +134,12 @@ def verify(
                 "export it again, with --force",
             )
         )
-    now = golden.replay(path, record, reporter)
-    verdict, warning = golden.judge(record, now)
+    options = PredictionOptions(device, delegate=delegate, record=arguments.path(record))
+    with Predictor(options, "verify", reporter) as predictor:
+        now = golden.replay(path, artifact_, reporter, predictor)
+    verdict, warning = golden.judge(artifact_, now)
     warnings += [warning] if warning else []
-    diagnosis = _diagnose(path, record, program) if program else None
+    diagnosis = _diagnose(path, artifact_, program) if program else None
     if diagnosis and diagnosis.untold:
         warnings.append(
             NamedWarning(
@@ -131,12 +150,16 @@ def verify(
         reporter.warn(warning_)
     return VerifyResult(
         path=str(path),
-        artifact_sha256=record.sha256,
+        artifact_sha256=artifact_.sha256,
         sealed=has_contract,
-        samples=len(record.golden.images),
+        samples=len(artifact_.golden.images),
         golden=verdict,
         pipeline=diagnosis,
         warnings=tuple(warnings),
+        device=now.device,
+        runtime=now.runtime,
+        delegate=now.delegate,
+        isa=now.isa,
     )
 
 

@@ -35,6 +35,7 @@ def test_shapes_are_those_of_table_1():
         assert model.get_layer(name).output_shape == (None, size, size, channels)
 
 
+@pytest.mark.slow
 def test_every_kernel_trains(network):
     assert network(googlenet.build(resolution=(64, 64), classes=2)).still_after_a_step() == []
 

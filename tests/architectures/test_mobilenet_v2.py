@@ -22,7 +22,11 @@ def published(alpha, resolution, classes):
 
 @pytest.mark.parametrize(
     ("alpha", "mult_adds", "table_value"),
-    [(1.4, 582_195_824, 582), (1.0, 300_774_272, 300), (0.35, 59_285_808, 59)],
+    [
+        pytest.param(1.4, 582_195_824, 582, marks=pytest.mark.slow),
+        (1.0, 300_774_272, 300),
+        pytest.param(0.35, 59_285_808, 59, marks=pytest.mark.slow),
+    ],
 )
 def test_size_is_that_of_the_authors_table(network, alpha, mult_adds, table_value):
     """TF-slim's README; it cuts off decimals where the paper rounds."""

@@ -46,6 +46,7 @@ def test_the_four_forms_of_a_block():
     assert not {"block7_start", "block11_middle"} & names
 
 
+@pytest.mark.slow
 def test_every_kernel_trains(network):
     model = mobilenet_v4.build(variant="conv_s", resolution=(32, 32), classes=2)
     assert network(model).still_after_a_step() == []

@@ -77,7 +77,8 @@ def test_shuffled_channels_come_from_every_group_in_turn(groups, each):
     assert [c // each for c in shuffled] == list(range(groups)) * each
 
 
-@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", [1, 3])
 def test_every_kernel_trains(network, groups):
     assert network(build(0.5, groups)).still_after_a_step() == []
 

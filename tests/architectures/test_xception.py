@@ -27,6 +27,7 @@ def test_published_weights_load_by_name(network, tmp_path):
     network(ours).takes_weights_of(reference_model, tmp_path / "published.h5")
 
 
+@pytest.mark.slow
 def test_every_kernel_trains(network):
     assert network(xception.build(resolution=(32, 32), classes=2)).still_after_a_step() == []
 

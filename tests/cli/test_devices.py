@@ -31,11 +31,15 @@ def test_every_device_says_what_it_sees() -> None:
 
 
 def test_device_cards_are_listed_as_what_they_are() -> None:
-    result = CliRunner().invoke(devices.command, [])
+    result = CliRunner().invoke(devices.command, ["--all"])
     lines = {line.split()[0]: line for line in result.stdout.splitlines()}
     assert "estimated" in lines["pixel-3"]
     assert lines["pixel-3"].endswith("ready")
     assert lines["pixel-2"].endswith("too few of a kind: mobiledeploy devices calibrate")
+    ready = CliRunner().invoke(devices.command, [])
+    assert "\npixel-3 " in ready.stdout
+    assert "pixel-2 " not in ready.stdout
+    assert ready.stdout.endswith("an estimate: mobiledeploy devices --all\n")
 
 
 def test_calibrate_prints_how_good_the_model_is(exported, tmp_path, monkeypatch) -> None:

@@ -596,8 +596,9 @@ def test_a_disk_that_fills_up(tmp_path):
     refused(result, 2, "no space left on device", tmp_path)
 
 
-def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path):
-    argv = [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.25", "--res", "96"]
+def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path, model_files):
+    image_folder(tmp_path / "given")
+    argv = [sys.executable, "-m", "mobiledeploy", *own_model(model_files, "float32,int8_ptq")]
     with subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.DEVNULL) as child:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("build/.*.staging/*.tflite")):
@@ -609,7 +610,7 @@ def test_a_killed_export_leaves_nothing_that_is_taken_for_an_artifact(tmp_path):
     assert not list(tmp_path.glob("build/[!.]*/*.tflite"))
     assert run("bench", cwd=tmp_path).returncode == 2
     # The next export sweeps up, even one that is refused later on.
-    result = run("export", "--alpha", "0.25", "--res", "96", "--recipe", "float32", cwd=tmp_path)
+    result = run(*own_model(model_files, "float32"), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert not remaining[0].exists()
 

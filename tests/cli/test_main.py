@@ -1,7 +1,6 @@
 """The door: help, settings, and what each kind of failure says and ends in."""
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -32,28 +31,6 @@ def test_help_lists_every_command_with_a_line(tmp_path):
     assert result.returncode == 0
     for name in ("export", "evaluate", "bench", "models", "doctor"):
         assert f"  {name} " in result.stdout
-
-
-def test_a_table_on_a_terminal_says_names_as_they_are():
-    """With brackets, too, which a library for terminals takes for its own marks."""
-    rows = [["build/net[v2]/a.tflite", "1"], ["out[/b]/:smile:.tflite", "2"]]
-    program = f"from mobiledeploy.cli import _frame; _frame.table(['file', 'x'], {rows!r}, '[t]')"
-    ours, theirs = pty.openpty()
-    result = subprocess.run(
-        [sys.executable, "-c", program],
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        timeout=60,
-        env={**os.environ, "COLUMNS": "100", "TERM": "xterm"},
-        check=False,
-    )
-    os.close(theirs)
-    message = os.read(ours, 1 << 16).decode()
-    os.close(ours)
-    assert result.returncode == 0, result.stderr
-    assert "│" in message
-    assert all(text in message for row in rows for text in row)
-    assert "[t]" in message
 
 
 def test_a_table_of_the_settings_that_is_no_command_s_is_refused(tmp_path):

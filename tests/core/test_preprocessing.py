@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.preprocessing import extent, from_output, prepare, to_input, validate
+from mobiledeploy.core.preprocessing import (
+    alike,
+    between,
+    extent,
+    from_output,
+    on_codes,
+    prepare,
+    to_input,
+    validate,
+)
 from mobiledeploy.core.types import Preprocessing, Tensor
 
 SYMMETRIC = Preprocessing((-1.0, 1.0))
@@ -235,3 +244,55 @@ def test_a_uint8_input_takes_pixels_as_they_are(pre, scale, zero):
 def test_the_extent_is_that_of_all_pixels_of_all_channels():
     assert extent(SYMMETRIC) == (-1.0, 1.0)
     assert extent(Preprocessing((0.0, 1.0), (0.5, 0.25, 0.0), (0.5, 0.5, 1.0))) == (-1.0, 1.5)
+
+
+@pytest.mark.parametrize(("dtype", "zero", "first"), [("int8", -1, -128), ("uint8", 127, 0)])
+def test_each_of_the_256_pixels_has_a_code_of_its_own(dtype, zero, first):
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    how = on_codes(SYMMETRIC)
+    assert (how.input_range, how.mean, how.std) == ((0.0, 255.0), (127.0,) * 3, (127.5,) * 3)
+    end = tensor(dtype, (1, 16, 16, 3), (2 / 255,), (zero,))
+    codes = to_input(prepare(pixels, how, (16, 16)), end, "NHWC")
+    np.testing.assert_array_equal(codes[0].astype(int), pixels.astype(int) + first)
+    # What a client computes by the record's numbers, by any rule for halves.
+    values = (pixels.astype(np.float32) - np.float32(127)) / np.float32(127.5)
+    steps = values / np.float32(2 / 255)
+    assert np.abs(steps - np.rint(steps)).max() < 0.01
+
+
+def test_a_symmetric_range_alone_leaves_191_codes():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    end = tensor("int8", (1, 16, 16, 3), (2 / 255,), (-1,))
+    assert len(np.unique(to_input(prepare(pixels, SYMMETRIC, (16, 16)), end, "NHWC"))) == 191
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (0.0, 255.0), (-127 / 127.5, 128 / 127.5)])
+def test_a_range_with_a_code_for_each_pixel_stays(ends):
+    assert on_codes(Preprocessing(ends)) is None
+    assert on_codes(dataclasses.replace(on_codes(SYMMETRIC), crop=0.5)) is None
+
+
+@given(
+    st.tuples(st.floats(-2, 0), st.floats(0.1, 2)),
+    st.tuples(*[st.floats(-0.5, 0.5)] * 3),
+    st.tuples(*[st.floats(0.1, 2)] * 3),
+    st.sampled_from(["rgb", "bgr", "gray"]),
+)
+def test_values_are_told_by_those_on_codes(ends, mean, std, channels):
+    own = Preprocessing(ends, mean, std, channels)
+    how = on_codes(own)
+    if how is None:
+        return
+    assert alike(own, how)
+    assert alike(how, own)
+    assert on_codes(how) is None
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    ratio, change = between(own, how)
+    expected = prepare(pixels, own, (16, 16))
+    there = ratio * prepare(pixels, how, (16, 16)) + change
+    np.testing.assert_allclose(there, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_other_ranges_are_not_alike():
+    assert not alike(SYMMETRIC, Preprocessing((0.0, 1.0)))
+    assert not alike(dataclasses.replace(SYMMETRIC, crop=0.5), on_codes(SYMMETRIC))

@@ -15,17 +15,21 @@ Faults are files in `root`/faults, looked at when they matter:
     full            writing a pushed file fails: no space left on device
     corrupt         one bit of a pushed file changes
     slow N          pushed files are taken at N bytes a second
+    wrong           a runner's answers are those of a delegate that computes something else
+    garble          a runner's answers lose a bit on their way
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
 import stat
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 CNXN, OPEN, OKAY, CLSE, WRTE, AUTH = (
@@ -190,7 +194,7 @@ async def shell(phone: Phone, stream: Stream, command: str) -> None:
 
     async def pump(source: asyncio.StreamReader, number: int) -> None:
         while line := await source.readline():
-            told = phone.outside(line)
+            told = phone.outside(phone.answer(line))
             await stream.write(struct.pack("<BI", number, len(told)) + told)
             broken = phone.fault("unplug-run")
             if broken is not None and broken.encode() in told:
@@ -344,6 +348,19 @@ class Phone:
 
     def environment(self) -> dict[str, str]:
         return {"PATH": f"{self.root}/system/bin:/usr/bin:/bin", "PHONE": str(self.root)}
+
+    def answer(self, line: bytes) -> bytes:
+        """A line that a command printed, with the faults of answers."""
+        wrong, garbled = self.fault("wrong") is not None, self.fault("garble") is not None
+        if b'"RawAnswer"' not in line or not (wrong or garbled):
+            return line
+        event = json.loads(line)
+        raw = base64.b64decode(event["raw"])
+        raw = bytes(255 - byte for byte in raw) if wrong else bytes([raw[0] ^ 1]) + raw[1:]
+        event["raw"] = base64.b64encode(raw).decode()
+        if wrong:
+            event["crc32"] = zlib.crc32(raw)
+        return json.dumps(event).encode() + b"\n"
 
     def inside(self, command: str) -> str:
         for place in PLACES:

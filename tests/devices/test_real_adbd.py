@@ -14,6 +14,7 @@ from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Target
 from mobiledeploy.devices import adb as device
 from mobiledeploy.devices import emulator as emulated
+from mobiledeploy.verbs.evaluate import evaluate
 
 ODD = [
     "a b",
@@ -100,3 +101,13 @@ def test_the_runner_there_answers_as_it_does_on_an_emulated_core(
             outputs.append((tmp_path / plugin.__name__).read_bytes())
     assert outputs[0] == outputs[1]
     assert len(outputs[0]) == artifacts.load(path).spec.classes
+
+
+def test_a_file_is_judged_there_as_on_the_host(arm_phone, emulator, unsigned, here, heard) -> None:
+    path = unsigned / "int8_ptq.tflite"
+    (away,) = evaluate([path], device="adb", limit=4, reporter=heard).evaluations
+    (own,) = evaluate([path], limit=4, reporter=heard).evaluations
+    assert away.predictions == own.predictions
+    assert (away.target.device, away.target.delegate) == (f"adb:{arm_phone}", "xnnpack")
+    assert away.isa == "aarch64 asimd asimdhp asimddp"
+    assert shell(arm_phone, "ls -A /data/local/tmp") == ""

@@ -156,4 +156,4 @@ def test_how_it_is_called(tmp_path, monkeypatch) -> None:
             "m", Target("adb:1", "b", "litert", 4, "nnapi"), None, {"program": "b"}
         )
     with pytest.raises(UsageError, match="cannot evaluate"):
-        benchmark_model.predict("m", target)
+        benchmark_model.predict("m", target, {})

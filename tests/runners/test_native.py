@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mobiledeploy.core import protocol
+from mobiledeploy.core import arrays, protocol
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.package import shipped
 from mobiledeploy.core.plugins import RUNNERS, RUNTIMES
@@ -144,7 +144,7 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         ((*plain, "--marks"), 2, "needs --max-runs"),
         ((*plain, "--colour"), 2, "--colour needs a value"),
         ((*plain, "--colour", "red"), 2, "no option --colour"),
-        ((plain[0], "predict"), 2, "can bench only"),
+        ((plain[0], "predict"), 2, "can bench and answer only"),
         ((*plain, "--runtime", "tensorflow"), 2, "no runtime 'tensorflow'"),
     ):
         events, status = talk(*arguments)
@@ -162,10 +162,70 @@ def test_it_can_be_pinned_to_a_core(emulator, exported) -> None:
     assert isinstance(message[-1], Failure)
 
 
-def test_it_is_on_the_shelf_and_predicts_nothing() -> None:
+def test_it_is_on_the_shelf_and_runs_no_layers() -> None:
     assert RUNNERS.load("native").runtimes() == ("litert", "onnxruntime")
-    with pytest.raises(UsageError, match="can only time"):
-        native.predict("a.tflite", Target("host", "native", "litert", 1, ""))
+    with pytest.raises(UsageError, match="runs whole models only"):
+        native.layers(Target("host", "native", "litert", 1, ""))
+
+
+def answer_argv(path: Path) -> tuple[str, ...]:
+    where = target(path)
+    files_ = native.files(platform.machine(), where.runtime)
+    return native.predict(str(path), where, {k: str(v) for k, v in files_.items()})
+
+
+@pytest.mark.parametrize("key", KEYS, ids="-".join)
+def test_it_answers_raw_inputs(emulator, exported, key) -> None:
+    path = exported[key]
+    engine = RUNTIMES.load(target(path).runtime).open(
+        path, threads=1, delegate="xnnpack" if path.suffix == ".tflite" else "none"
+    )
+    (input_,) = engine.inputs
+    dice = np.random.default_rng(0)
+    dtype = np.dtype(input_.dtype)
+    tensors = [
+        dice.integers(-128, 128, input_.shape).astype(dtype)
+        if dtype.kind in "iu"
+        else dice.uniform(-1, 1, input_.shape).astype(dtype)
+        for _ in range(3)
+    ]
+    lines = [protocol.raw_inputs(7 * n, tensor.tobytes()) for n, tensor in enumerate(tensors)]
+    process = subprocess.run(
+        answer_argv(path), input="\n".join(lines), capture_output=True, text=True, timeout=120
+    )
+    ready, *answers, done = map(protocol.parse, process.stdout.splitlines())
+    assert process.returncode == 0
+    assert isinstance(ready, protocol.Ready)
+    assert isinstance(done, protocol.Done)
+    for number, (one, tensor) in enumerate(zip(answers, tensors, strict=True)):
+        assert isinstance(one, protocol.RawAnswer)
+        assert one.index == 7 * number
+        (raw,) = arrays.raw(protocol.raw_outputs(one), ready.outputs)
+        np.testing.assert_array_equal(raw, engine.run([tensor])[0])
+
+
+DAMAGES = {
+    "another checksum": lambda line: line.replace(" ", " 1", 1),
+    "too short": lambda line: line[:-8],
+    "too long": lambda line: line + "A" * 200,
+    "no base64": lambda line: line[:200] + "*" + line[201:],
+    "other text": lambda line: "hello",
+    "nothing": lambda line: "",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_inputs_that_arrive_damaged_are_refused(emulator, exported, damage) -> None:
+    path = exported["int8_ptq", "tflite"]
+    line = DAMAGES[damage](protocol.raw_inputs(3, bytes(64 * 64 * 3))) + "\n"
+    process = subprocess.run(
+        answer_argv(path), input=line, capture_output=True, text=True, timeout=120
+    )
+    last = protocol.parse(process.stdout.splitlines()[-1])
+    assert isinstance(last, Failure)
+    assert (process.returncode, last.exit_code) == (5, 5)
+    words = "arrived damaged" if damage == "another checksum" else "are not the 12288 bytes"
+    assert words in last.message
 
 
 @pytest.mark.slow

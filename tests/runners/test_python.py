@@ -108,7 +108,7 @@ def test_predict_answers_the_requested_images(exported, recipe, format_) -> None
     path = exported[recipe, format_]
     job = work(path)
     runtime = {"tflite": "litert", "onnx": "onnxruntime"}[format_]
-    argv = python.predict(str(path), Target("host", "python", runtime, 1, ""))
+    argv = python.predict(str(path), Target("host", "python", runtime, 1, ""), {})
     events, status, _ = talk(argv, f"{records.line(job)}\n3 5\n0 1\n")
     ready, *answers, end = events
     assert status == 0
@@ -130,7 +130,7 @@ def test_predict_answers_the_requested_images(exported, recipe, format_) -> None
 
 def test_predict_refuses_a_file_that_differs_from_its_record(exported) -> None:
     job = work(exported["int8_ptq", "tflite"])
-    argv = python.predict(str(exported["float32", "tflite"]), LITERT)
+    argv = python.predict(str(exported["float32", "tflite"]), LITERT, {})
     events, status, _ = talk(argv, records.line(job) + "\n")
     assert status == 7
     assert "float32.tflite has" in events[0].message

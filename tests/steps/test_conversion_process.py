@@ -187,7 +187,8 @@ def test_the_best_of_a_recipe_is_chosen_on_images_held_back(forty):
     assert min(one.divergence for one in tried) <= tried[0].divergence
     assert listener.warnings == []
     assert ("choosing int8_best", len(tried), len(tried)) in listener.steps
-    (line,) = listener.said
+    codes, line = listener.said
+    assert codes.startswith("input codes: ")
     assert line.startswith("int8_best: ")
     assert "the best of 4 alternatives on 8 images held back" in line
 
@@ -200,11 +201,16 @@ def test_what_was_chosen_is_made_with_all_images(tmp_path, forty):
     images = conversion_process.calibration_samples(data, spec, IMAGES_OF_64, SILENT)
     assert len(images) == 40
     recipe = RECIPES.load("int8_best").RECIPE
-    quantized_graph = quantized.start(
-        Path(files[2].path).read_bytes(), recipe, request(tmp_path).io, images
+    plain = conversion_process._Basis(
+        Path(files[2].path).read_bytes(), IMAGES_OF_64.inputs, images, spans=False
     )
+    basis = conversion_process._moved(plain)
+    assert basis.inputs[0].preprocessing == files[0].inputs[0].preprocessing
+    extents = conversion_process._extents(Signature(basis.inputs, ()))
+    quantized_graph = quantized.start(basis.floats, recipe, request(tmp_path).io, basis.images)
     for name in chosen.passes:
-        quantized_graph = PASSES.load(name).apply(quantized_graph, images)
+        quantized_graph = quantized.spanning(quantized_graph, extents)
+        quantized_graph = PASSES.load(name).apply(quantized_graph, basis.images)
     assert (
         FORMATS.load("tflite").seal(quantized.integers(quantized_graph), ["image"], ["scores"])
         == Path(files[0].path).read_bytes()

@@ -291,6 +291,38 @@ def test_a_store_of_the_eighth_schema_gets_the_metric_of_each_task(here: Path) -
         }
 
 
+def test_a_store_of_the_ninth_schema_gets_the_device_of_evaluations(here: Path) -> None:
+    connection = of_schema(9)
+    away = dataclasses.replace(
+        EVALUATION, target=dataclasses.replace(EVALUATION.target, device="adb:1")
+    )
+    for one in (EVALUATION, away):
+        connection.execute(
+            "INSERT INTO evaluation VALUES (NULL, '2026-01-01', ?, 'litert', 'id', 1, ?, NULL, ?, "
+            "'2', '', '', '', 'classification', 'top1', ?)",
+            (one.artifact_sha256, one.top1, records.line(one), one.top1),
+        )
+    connection.commit()
+    connection.close()
+    with Store.open() as store:
+        assert [(e.device, e.recorded) for e in store.evaluations()] == [
+            ("adb:1", False),
+            ("host", False),
+        ]
+        judged = store.judgement(EVALUATION.artifact_sha256)
+        assert judged is not None
+        assert judged.target.device == "host"
+        # A replayed one is stored once, with its own time.
+        replayed = dataclasses.replace(away, images_per_second=2.0)
+        for _ in range(2):
+            store.add_evaluation(replayed, "2026-01-02T00:00:00.000000+00:00")
+        assert [(e.made_at[:10], e.device, e.recorded) for e in store.evaluations()] == [
+            ("2026-01-02", "adb:1", True),
+            ("2026-01-01", "adb:1", False),
+            ("2026-01-01", "host", False),
+        ]
+
+
 def test_an_evaluation_with_another_preprocessing_is_not_the_artifacts_figure(here: Path) -> None:
     own = dataclasses.replace(EVALUATION, preprocessing=ARTIFACT.spec.preprocessing, top1=0.8)
     trial = dataclasses.replace(own, preprocessing=Preprocessing((0.0, 9.0)), top1=0.1)

@@ -9,6 +9,7 @@ import mobiledeploy as md
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import SILENT
+from mobiledeploy.steps import diagnose
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def network(*, pools=True, softmax=True):
 
 def exported(model, heard=SILENT, **options):
     common = {"data": "data.npz", "input_range": (0, 1), "timed": False, "reporter": heard}
-    return md.export(model, recipe=("float32", "int8_ptq"), **common, **options)
+    return md.export(model, recipe=("float32", "int8_ptq"), **common | options)
 
 
 def test_a_classifier_becomes_an_embedding_in_both_formats(here):
@@ -74,3 +75,55 @@ def test_a_model_without_a_pooling_is_refused_and_the_way_works(here):
         exported(model, task="embedding")
     done = exported(model, task="tensors", format="tflite")
     assert done.spec.task == "tensors"
+
+
+def test_an_int8_file_states_its_pixels_by_its_codes(here):
+    done = exported(network(), input_range=(-1, 1))
+    assert len(done.rows) == 4
+    for row in done.rows:
+        artifact = artifacts.load(here / row.path)
+        how, (tensor,) = artifact.spec.preprocessing, artifact.inputs
+        assert artifact.signature.image.preprocessing == how
+        if row.recipe == "float32":
+            assert (how.input_range, how.mean, how.std) == ((-1, 1), (0,) * 3, (1,) * 3)
+            continue
+        assert (how.input_range, how.mean, how.std) == ((0, 255), (127,) * 3, (127.5,) * 3)
+        assert (tensor.scale[0], tensor.zero_point) == (pytest.approx(2 / 255), (-1,))
+        # The float file is found, though it states its pixels in another way.
+        assert row.agreement > 0.8
+        # The file says the same itself, and its golden samples come again.
+        verified = md.verify(here / row.path, reporter=SILENT)
+        assert verified.sound and verified.sealed
+    pairs = {(row.recipe, row.path.rpartition(".")[2]): row for row in done.rows}
+    one, other = pairs["int8_ptq", "tflite"], pairs["int8_ptq", "onnx"]
+    assert one.divergence == pytest.approx(other.divergence, rel=0.05, abs=1e-6)
+    # The range of the float model is another name of the same pixels.
+    (own, named) = (
+        md.evaluate([here / one.path], data="data.npz", reporter=SILENT, **given)
+        for given in ({}, {"input_range": (-1, 1)})
+    )
+    assert named.evaluations[0].preprocessing == own.evaluations[0].preprocessing
+    errors = diagnose.own_errors(here / one.path)
+    assert min(errors.values()) > 20
+
+
+def test_each_image_of_several_has_its_codes_and_float_ends_stay(here):
+    ends = [layers.Input((16, 16, 3), name=name) for name in ("left", "right")]
+    x = layers.Concatenate()([layers.Conv2D(4, 3, 2)(end) for end in ends])
+    model = tf_keras.Model(ends, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)))
+    dice = np.random.default_rng(1)
+    both = {end.name: dice.integers(0, 256, (60, 16, 16, 3), np.uint8) for end in ends}
+    np.savez("two.npz", **both, labels=np.arange(60) % 4)
+    for io in ("int8", "float"):
+        done = exported(model, data="two.npz", input_range=(-1, 1), io=io, format="tflite", out=io)
+        row = next(row for row in done.rows if row.recipe == "int8_ptq")
+        for end in artifacts.load(here / row.path).signature.inputs:
+            # A file that takes floats stands for the float file, and takes its numbers.
+            assert end.preprocessing.mean == ((127,) * 3 if io == "int8" else (0,) * 3)
+        assert row.agreement > 0.8
+
+
+def test_zero_to_one_stays(here):
+    done = exported(network(), format="tflite")
+    for row in done.rows:
+        assert artifacts.load(here / row.path).spec.preprocessing.input_range == (0, 1)

@@ -1,0 +1,167 @@
+"""Tables for people: on a terminal each one fits its width, elsewhere lines are as long as needed.
+
+A table that is too wide loses as little as possible. In this order: the folder that all files share
+and the columns with one value for all rows go to the title; cells break between words; columns that
+the command can spare are left out, and named below; each row becomes a list.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import click
+
+_GAP = 2
+_LONGEST_WORD = 24
+"""Characters: a longer word, such as a path, breaks anywhere if there is no room for it."""
+_NUMBER = re.compile(r"[–\d+±-]")
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """A table on its way to fit: its columns, each a header and its cells, and words around it."""
+
+    columns: tuple[tuple[str, tuple[str, ...]], ...]
+    title: str
+    left_out: tuple[str, ...] = ()
+
+    def without(self, header: str) -> _Layout:
+        return replace(self, columns=tuple(c for c in self.columns if c[0] != header))
+
+    def titled(self, words: str) -> _Layout:
+        return replace(self, title=f"{self.title}, {words}" if self.title else words)
+
+    def width(self, *, broken: bool) -> int:
+        """Characters of a line; `broken` with cells that break between words."""
+        widths = [_least(*c) if broken else max(map(len, (c[0], *c[1]))) for c in self.columns]
+        return sum(widths) + _GAP * (len(widths) - 1)
+
+
+def show(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    title: str = "",
+    optional: Sequence[str] = (),
+) -> None:
+    """Prints a table; `optional` are the headers that it can do without, the first one first."""
+    cells = tuple(zip(*rows, strict=True)) if rows else ((),) * len(headers)
+    columns = tuple(zip(headers, cells, strict=True))
+    layout = _Layout(columns, title)
+    if sys.stdout.isatty():
+        _print_on_terminal(layout, optional)
+    else:
+        _print_lines(layout)
+
+
+def _print_lines(layout: _Layout) -> None:
+    if layout.title:
+        click.echo(layout.title)
+    padded = []
+    for header, cells in layout.columns:
+        width = max(map(len, (header, *cells)))
+        right = _is_number(cells)
+        padded.append([c.rjust(width) if right else c.ljust(width) for c in (header, *cells)])
+    for line in zip(*padded, strict=True):
+        click.echo((" " * _GAP).join(line).rstrip())
+
+
+def _print_on_terminal(layout: _Layout, optional: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    fitting = _fit(layout, optional, console.width)
+    if fitting is None:
+        _print_lists(layout)
+        return
+    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    for (header, cells), width in zip(
+        fitting.columns, _widths(fitting, console.width), strict=True
+    ):
+        grid.add_column(
+            header,
+            justify="right" if _is_number(cells) else "left",
+            overflow="fold",
+            width=width,
+        )
+    for row in zip(*(cells for _, cells in fitting.columns), strict=True):
+        grid.add_row(*row)
+    if fitting.title:
+        console.print(fitting.title)
+    console.print(grid)
+    if fitting.left_out:
+        names = ", ".join(fitting.left_out)
+        console.print(f"Left out on this narrow terminal: {names}.", style="dim")
+
+
+def _fit(layout: _Layout, optional: Sequence[str], width: int) -> _Layout | None:
+    """The table in so many characters; None if there is no way."""
+    if layout.width(broken=False) <= width:
+        return layout
+    layout = _without_folder(layout)
+    if layout.width(broken=False) <= width:
+        return layout
+    for header, cells in layout.columns[:0:-1]:
+        if layout.width(broken=True) > width and len(cells) > 1 and len(set(cells)) == 1:
+            layout = layout.without(header)
+            if cells[0] not in ("", "–"):
+                layout = layout.titled(f"{header} {cells[0]}".strip())
+    for header in optional:
+        present = header in dict(layout.columns)
+        if present and layout.width(broken=True) > width:
+            layout = replace(layout.without(header), left_out=(*layout.left_out, header))
+    return layout if layout.width(broken=True) <= width else None
+
+
+def _without_folder(layout: _Layout) -> _Layout:
+    """The folder of all files of the first column in the title instead."""
+    header, cells = layout.columns[0]
+    folders = {os.path.dirname(cell) for cell in cells}  # noqa: PTH120 - a text for people
+    if len(folders) != 1 or not (folder := folders.pop()) or any(" " in cell for cell in cells):
+        return layout
+    short = tuple(cell[len(folder) + 1 :] for cell in cells)
+    columns = ((header, short), *layout.columns[1:])
+    return replace(layout, columns=columns).titled(f"in {folder}")
+
+
+def _print_lists(layout: _Layout) -> None:
+    """Each row as lines of a header and its value."""
+    if layout.title:
+        click.echo(layout.title)
+    width = max(len(header) for header, _ in layout.columns)
+    for number, row in enumerate(zip(*(cells for _, cells in layout.columns), strict=True)):
+        if number:
+            click.echo()
+        for (header, _), cell in zip(layout.columns, row, strict=True):
+            click.echo(f"{header.ljust(width)}  {cell}".rstrip())
+
+
+def _is_number(cells: Sequence[str]) -> bool:
+    return bool(cells) and all(_NUMBER.match(cell) and ", " not in cell for cell in cells)
+
+
+def _widths(layout: _Layout, width: int) -> list[int]:
+    """The width of each column: what it needs, and of the rest a share by what it lacks."""
+    least = [_least(*column) for column in layout.columns]
+    lack = [
+        max(map(len, (header, *cells))) - needed
+        for (header, cells), needed in zip(layout.columns, least, strict=True)
+    ]
+    rest = min(width - sum(least) - _GAP * (len(least) - 1), sum(lack))
+    return [
+        needed + (rest * more // sum(lack) if more else 0)
+        for needed, more in zip(least, lack, strict=True)
+    ]
+
+
+def _least(header: str, cells: Sequence[str]) -> int:
+    """The narrowest width of a column: numbers do not break, words do so where they are long."""
+    longest = max(map(len, header.split()), default=0)
+    if _is_number(cells):
+        return max(longest, *map(len, cells))
+    words = (word for cell in cells for word in cell.split())
+    return max(longest, *(min(len(word), _LONGEST_WORD) for word in words), 1)

@@ -1,0 +1,42 @@
+"""Instruction sets in one form, 'x86_64 avx2 avx512_vnni', with what kernels depend on."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Collection
+from pathlib import Path
+
+# The CPU features by which runtimes choose kernels, with the names of Linux.
+_FEATURES = (
+    "avx2",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_int8",
+    "asimd",
+    "asimdhp",
+    "asimddp",
+    "i8mm",
+    "sve",
+)
+
+
+def here() -> str:
+    """That of this machine."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        lines = []
+    flags = next((ln.split(":", 1)[1] for ln in lines if ln.startswith(("flags", "Features"))), "")
+    return _of(platform.machine(), flags.split())
+
+
+def of_runner(cpu: str) -> str:
+    """That of a device by the `cpu` of its runner's Ready: the machine, then features."""
+    machine, *features = cpu.split() or [""]
+    return _of(machine, features)
+
+
+def _of(machine: str, features: Collection[str]) -> str:
+    return " ".join((machine, *(name for name in _FEATURES if name in features)))

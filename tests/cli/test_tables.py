@@ -1,0 +1,179 @@
+"""Tables on a real terminal of any width, and where there is none."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobiledeploy.cli import _tables
+from mobiledeploy.verbs import devices, models
+from tests import warm
+
+STYLE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
+RESULTS = (
+    ("model", "recipe", "top-1", "device", "instructions", "latency", "when", "id"),
+    (
+        (
+            "mobilenet_v1_0.5_160 demo",
+            "int8_best.tflite",
+            "97.1 %",
+            "host",
+            "–",
+            "702 us",
+            "now",
+            "9",
+        ),
+        (
+            "mobilenet_v1_0.5_160 demo",
+            "float32.tflite",
+            "97.2 %",
+            "host",
+            "–",
+            "1.67 ms",
+            "now",
+            "7",
+        ),
+    ),
+)
+
+
+def on_terminal(columns, *argv):
+    """The lines that a program prints on a terminal of that width, without its styles."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+    with subprocess.Popen(
+        argv,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env=environment | {"TERM": "xterm"},
+    ) as child:
+        os.close(theirs)
+        written = b""
+        while True:
+            try:
+                part = os.read(ours, 1 << 16)
+            except OSError:  # nobody has the other end any more
+                break
+            written += part
+            if not part:
+                break
+        assert child.stderr
+        assert child.wait(60) == 0, child.stderr.read()
+    os.close(ours)
+    return STYLE.sub("", written.decode()).replace("\r", "").splitlines()
+
+
+def printed(columns, headers, rows, *more):
+    arguments = ", ".join(map(repr, (headers, rows, *more)))
+    program = f"from mobiledeploy.cli import _frame; _frame.table({arguments})"
+    return on_terminal(columns, sys.executable, "-c", program)
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("command", ["models", "devices", "devices --all"])
+def test_every_line_fits_the_terminal(command, columns, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = on_terminal(columns, warm.program(), "-m", "mobiledeploy", *command.split())
+    # A sentence below the table is broken by the terminal, between words or not.
+    table = [line for line in lines if not line.startswith(("Next: ", "13 "))]
+    assert max(map(len, table)) <= columns
+    text = "".join(line.split("  ")[0].strip() for line in lines) + "".join(lines)
+    names = (
+        [one.card.name for one in models.models().models]
+        if command == "models"
+        else [one.name for one in devices.devices().devices if "all" in command or not one.fix]
+    )
+    assert names
+    assert all(name in text for name in names)
+
+
+def test_names_are_printed_as_they_are():
+    """With brackets, too, which a library for terminals takes for its own marks."""
+    rows = [["build/net[v2]/a.tflite", "1"], ["out[/b]/:smile:.tflite", "2"]]
+    lines = printed(100, ["file", "x"], rows, "[t]")
+    assert lines[0] == "[t]"
+    assert [line.split() for line in lines[2:]] == rows
+
+
+def test_a_wide_terminal_shows_everything():
+    lines = printed(120, *RESULTS)
+    assert len(lines) == 3
+    for cell in (*RESULTS[0], *RESULTS[1][0]):
+        assert any(cell in line for line in lines)
+
+
+def test_what_all_rows_share_goes_to_the_title():
+    lines = printed(65, *RESULTS, "figures", ("id",))
+    assert lines[0] == "figures, when now, device host"
+    assert lines[1].split() == ["model", "recipe", "top-1", "latency", "id"]
+    assert lines[2].split()[-1] == "9"
+
+
+def test_columns_that_can_be_spared_are_left_out_and_named():
+    lines = printed(56, *RESULTS, "", ("id", "latency"))
+    assert lines[1].split() == ["model", "recipe", "top-1", "latency"]
+    assert lines[-1] == "Left out on this narrow terminal: id."
+
+
+def test_the_folder_of_all_files_goes_to_the_title():
+    folder = f"build/{'long/' * 12}net"
+    rows = [(f"{folder}/a.tflite", "1 ms"), (f"{folder}/b.tflite", "2 ms")]
+    lines = printed(75, ("file", "median"), rows)
+    assert lines[0] == f"in {folder}"
+    assert [line.split()[0] for line in lines[1:]] == ["file", "a.tflite", "b.tflite"]
+
+
+def test_without_room_for_columns_each_row_is_a_list():
+    lines = printed(30, *RESULTS, "figures")
+    assert lines[0] == "figures"
+    assert "model         mobilenet_v1_0.5_160 demo" in lines
+    assert "id            9" in lines
+
+
+def test_without_a_terminal_lines_are_whole_and_text_is_on_the_left(capsys):
+    _tables.show(("name", "what", "n"), (("a", "long words", "12"), ("bcd", "no", "3")), "both")
+    assert capsys.readouterr().out == (
+        "both\nname  what         n\na     long words  12\nbcd   no           3\n"
+    )
+
+
+words = st.text("ab c–1.,/", min_size=1, max_size=30).map(str.strip).filter(bool)
+
+
+@given(
+    st.integers(2, 6).flatmap(
+        lambda n: st.tuples(
+            st.lists(words, min_size=n, max_size=n, unique=True),
+            st.lists(st.lists(words, min_size=n, max_size=n), min_size=1, max_size=4),
+        )
+    ),
+    st.integers(20, 120),
+)
+def test_a_table_that_fits_has_columns_of_the_width_they_need(table, width):
+    headers, rows = table
+    columns = tuple(zip(headers, zip(*rows, strict=True), strict=True))
+    layout = _tables._fit(_tables._Layout(columns, ""), headers[1:], width)
+    if layout is None:
+        return
+    widths = _tables._widths(layout, width)
+    assert sum(widths) + 2 * (len(widths) - 1) <= width
+    for (header, cells), own in zip(layout.columns, widths, strict=True):
+        assert _tables._least(header, cells) <= own
+    kept = {header for header, _ in layout.columns} | set(layout.left_out)
+    for header in set(headers) - kept:
+        cells = dict(columns)[header]
+        assert len(set(cells)) == 1
+        assert cells[0] == "–" or f"{header} {cells[0]}" in layout.title
+    assert all(a < b for a, b in pairwise([headers.index(h) for h, _ in layout.columns]))
