@@ -4,6 +4,10 @@ Each run draws the samples of a verdict part for a chain of files whose true los
 it as the export does (`analysis.fixed_sequence`, `analysis.gate`), and looks at the true loss of
 what would be written. Files of one chain answer the same samples alike: what the dearer file loses,
 the cheaper one loses too. The chains are the hardest ones: a file that loses exactly the budget.
+
+The rule: of each chain, over all its cells, at most 5.5 % of the runs write a file over the
+budget. A cell alone fails only where the exact lower limit of its share, at 99 %, lies above 5 %,
+since 2,000 runs at a true 5 % often show more than 5.5 %.
 """
 
 from __future__ import annotations
@@ -23,6 +27,9 @@ from mobiledeploy.analysis import fixed_sequence, gate
 RUNS = 2000
 BUDGET = 0.01
 GOAL = 0.055
+"""Of the runs of all cells of one chain."""
+LEVEL, SURE = 0.05, 0.99
+"""What a run may err by, and the confidence of the lower limit that a cell fails by."""
 # True losses from the dearest file to the cheapest, as multiples of the budget.
 CHAINS = {
     "first over": (1.0, 1.0, 1.5, 3.0),
@@ -38,13 +45,17 @@ FLIPS = (0.005, 0.02)
 
 @dataclass(frozen=True)
 class WithinCell:
-    """Shares of the runs with 95 % intervals (Clopper and Pearson); `written` is any file."""
+    """Shares of the runs with 95 % intervals (Clopper and Pearson).
+
+    `over_least` is the exact lower limit of `over` at 99 %; `written` counts any file.
+    """
 
     chain: str
     images: int
     flips: float
     over: float
     over_interval: tuple[float, float]
+    over_least: float
     written: float
 
 
@@ -70,12 +81,14 @@ def cell(chain: str, images: int, flips: float, runs: int, dice: np.random.Gener
         # The cheapest of those that passed; any of them over the budget counts.
         over += bool((losses[:passed] >= BUDGET).any())
     interval = stats.binomtest(over, runs).proportion_ci(method="exact")
+    above = stats.binomtest(over, runs, alternative="greater").proportion_ci(SURE, "exact")
     return WithinCell(
         chain,
         images,
         flips,
         over / runs,
         (float(interval.low), float(interval.high)),
+        float(above.low),
         written / runs,
     )
 
@@ -106,9 +119,15 @@ def main() -> None:
     Console(width=100).print(table)
     if options.out:
         options.out.write_text(json.dumps([asdict(one) for one in cells], indent=1))
-    worst = max(one.over for one in cells)
-    print(f"at most {worst:.2%} of the files written are over the budget, goal {GOAL:.1%}")
-    if worst > GOAL:
+    pooled = {
+        chain: float(np.mean([one.over for one in cells if one.chain == chain])) for chain in CHAINS
+    }
+    for chain, share in pooled.items():
+        print(f"{chain}: {share:.2%} of the runs write a file over the budget, goal {GOAL:.1%}")
+    failed = [one for one in cells if one.over_least > LEVEL]
+    for one in failed:
+        print(f"{one.chain}, {one.images} images, {one.flips:.1%}: surely above {LEVEL:.0%}")
+    if failed or max(pooled.values()) > GOAL:
         raise SystemExit(1)
 
 

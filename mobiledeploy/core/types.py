@@ -608,10 +608,10 @@ class BudgetChain(Record):
     `kind` answers of the answers that may change. `cost` are instructions counted on `core`, or
     bytes of the file. `links` run from the dearest, which is nearest to float, to the cheapest;
     they were fixed before a sample of the verdict part was looked at, and are tested in this order,
-    each at `level`, up to the first that does not pass. `written` is the index of the link whose
-    files were written, None if the first did not pass. `search` samples chose the chain, others,
-    so many as `verdict`, judged it; `split` says how the samples were divided, and `data` is their
-    identity.
+    each at `level`, up to the first that does not pass. `written` is the index of the cheapest
+    that passed, whose files were written; None if the first did not pass. `search` samples
+    chose the chain, others, so many as `verdict`, judged it; `split` says how the samples were
+    divided, and `data` is their identity.
     """
 
     kind: Literal["metric", "answers"]

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.analysis import fixed_sequence, gate
+from mobiledeploy.analysis import cost, fixed_sequence, gate
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, units
 from mobiledeploy.core.display import Table
@@ -70,16 +70,16 @@ class LossBudget:
 
 
 def budget(
-    within: float | str | None, max_disagreement: float | str | None, cost: Cost | None
+    within: float | str | None, max_disagreement: float | str | None, cost_: Cost | None
 ) -> LossBudget | None:
     """The budget that the options name, None for none; UsageError for what makes no sense."""
     if within is not None and max_disagreement is not None:
         raise UsageError("--within and --max-disagreement are two budgets", "leave out one")
     if within is not None:
-        return LossBudget("metric", _share("--within", within, "pt"), cost)
+        return LossBudget("metric", _share("--within", within, "pt"), cost_)
     if max_disagreement is not None:
-        return LossBudget("answers", _share("--max-disagreement", max_disagreement, "%"), cost)
-    if cost is not None:
+        return LossBudget("answers", _share("--max-disagreement", max_disagreement, "%"), cost_)
+    if cost_ is not None:
         raise UsageError("--cost goes with --within or --max-disagreement", "add one of them")
     return None
 
@@ -170,7 +170,10 @@ class _Chain:
                 yield outcome
 
         passed = fixed_sequence.passed(outcomes())
-        written = passed - 1 if passed else None
+        # Each that passed is valid; the order was of what was expected, the choice is of the costs.
+        written = min(
+            range(passed), key=lambda place_: (tested[place_].cost or 0, -place_), default=None
+        )
         chain = BudgetChain(
             kind=self.limit.kind,
             budget=self.limit.share,
@@ -277,13 +280,18 @@ class _Chain:
         except InputError as error:
             self._no_layers(error.message)
             return ()
-        added = self._added(path)
+        added = self._added(path, {layer.name for layer in found.layers})
         worth = {
-            layer.name: layer.share / max(added.get(layer.name, 1.0), 1.0)
+            layer.name: layer.share / max(added[layer.name], 1.0)
             for layer in found.layers
             if layer.share > 0
         }
-        return tuple(sorted(worth, key=lambda name: -worth[name]))
+        layers = tuple(sorted(worth, key=lambda name: -worth[name]))
+        if self.core:
+            return layers
+        # float16 adds a byte to each weight where float32 adds three: what is dearer has no use.
+        sums = np.cumsum([added[name] for name in layers])
+        return layers[: int((sums <= sum(added.values()) / 3).sum())]
 
     def _no_layers(self, reason: str) -> None:
         message = f"the chain leaves no layer in float: {reason}"
@@ -297,19 +305,28 @@ class _Chain:
             (folder / name).write_bytes(content)
         return f"golden:{folder}"
 
-    def _added(self, path: Path) -> dict[str, float]:
-        """What each layer costs more in float: instructions, or bytes of its weights."""
+    def _added(self, path: Path, names: set[str]) -> dict[str, float]:
+        """What each named layer costs more in float: instructions, or bytes of its weights.
+
+        Multiply-adds stand in for instructions where the counts do not name each of the layers.
+        """
         float_file = path.with_name(f"{FLOAT}{path.suffix}")
         if self.core:
-            exact, codes = self._counted(float_file), self._counted(path)
-            integers = {layer.name: layer.instructions for layer in codes.by_layer}
-            return {
-                layer.name: float(layer.instructions - integers.get(layer.name, 0))
-                for layer in exact.by_layer
-            }
+            exact, codes = (
+                {_first(layer.name): layer.instructions for layer in self._counted(file).by_layer}
+                for file in (float_file, path)
+            )
+            if names <= set(exact) and names <= set(codes):
+                return {name: float(exact[name] - codes[name]) for name in names}
+            self.reporter.say(
+                "the counts do not name each layer: multiply-adds say what float adds to one"
+            )
         facts = FORMATS.load("tflite").inspect(inputs.read(float_file, inputs.FINISHED))
+        if self.core:
+            rows = zip(cost.unquantized(facts.layers), cost.cost(facts.layers).layers, strict=True)
+            return {_first(one.outputs[0].name): float(row.mult_adds or 0) for one, row in rows}
         return {
-            layer.name: float(
+            _first(layer.outputs[0].name): float(
                 sum(
                     np.prod(tensor.shape) * (np.dtype(tensor.dtype).itemsize - _BITS / 8)
                     for tensor in layer.inputs
@@ -338,9 +355,9 @@ class _Chain:
             for format_, (_, artifact) in made.files.items()
         )
         path, artifact = made.files[self.formats[0]]
-        cost = self._counted(path).instructions if self.core else artifact.size_bytes
+        paid = self._counted(path).instructions if self.core else artifact.size_bytes
         outcome = fixed_sequence.joint([file.verdict.outcome for file in files])
-        return dataclasses.replace(link, cost=cost, outcome=outcome, files=files)
+        return dataclasses.replace(link, cost=paid, outcome=outcome, files=files)
 
     def _verdict(self, format_: str, now: Evaluation) -> Verdict:
         """On the verdict part, against the float file of the same format if there is one."""
@@ -364,6 +381,11 @@ class _Chain:
 
     def _part(self, evaluation: Evaluation) -> list[Prediction]:
         return [evaluation.predictions[n] for n in self.judged]
+
+
+def _first(name: str) -> str:
+    """The name of a layer by which a diagnosis knows it: TFLite joins those of fused operators."""
+    return name.partition(";")[0]
 
 
 def _searches(answers: Evaluation, artifact: Artifact) -> NDArray[np.bool_]:
