@@ -127,6 +127,11 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.bench_figures import (
         BenchResult as BenchResult,
     )
+    from mobiledeploy.steps.candidates import (
+        Candidate as Candidate,
+        ChoiceFigure as ChoiceFigure,
+        LeftOut as LeftOut,
+    )
     from mobiledeploy.steps.diagnose import (
         QuantizationDiagnosis as QuantizationDiagnosis,
     )
@@ -173,6 +178,14 @@ if TYPE_CHECKING:
         BaselineUpdate as BaselineUpdate,
         check as check,
         update_baseline as update_baseline,
+    )
+    from mobiledeploy.verbs.choose import (
+        ChoiceBudget as ChoiceBudget,
+        ChoiceGroup as ChoiceGroup,
+        ChoiceResult as ChoiceResult,
+        NextMeasurement as NextMeasurement,
+        RankedCandidate as RankedCandidate,
+        choose as choose,
     )
     from mobiledeploy.verbs.compare import (
         compare as compare,

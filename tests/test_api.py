@@ -64,7 +64,9 @@ CHOOSE = {
 # What is of a terminal or of a process alone.
 OF_THE_TERMINAL = {
     "bench": {"adb", "benchmark_model"},  # say it by MOBILEDEPLOY_ADB in the environment
+    "choose": {"all"},  # rows that are shown
     "check": {"github"},  # annotations on standard error
+    "devices": {"all"},  # rows that are shown
     "diff": {"most"},  # rows that are shown
     "results": {"csv"},  # printed; a record has rows
     "results regress": {"junit", "github", "on_inconclusive"},  # files and the exit code

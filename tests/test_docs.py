@@ -1,7 +1,6 @@
 """Every command of README and docs is run, page by page, as a reader would."""
 
 import ast
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 
 from mobiledeploy.cli import main
 from tests import warm
+from tests.scripts import script
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -36,7 +36,7 @@ def steps(page):
 WITH_COMMANDS = [page for page in PAGES if any(kind == "run" for kind, _ in steps(page))]
 # These take minutes of a core. Their commands are those of other pages and tests, and
 # `make test-slow` runs them.
-LONG = ("detection.md", "guide.md", "quantization.md")
+LONG = ("detection.md", "guide.md", "quantization.md", "results.md")
 IN_MAKE_TEST = [page for page in WITH_COMMANDS if page.name not in LONG]
 
 
@@ -131,12 +131,8 @@ def test_every_exit_code_of_an_error_is_documented():
 
 @pytest.fixture(scope="module")
 def record_docs():
-    path = REPOSITORY / "tools" / "record_docs.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script("tools/record_docs.py") as module:
+        yield module
 
 
 def test_the_page_of_records_is_what_the_tool_writes(record_docs):

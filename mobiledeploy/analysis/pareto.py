@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.analysis import gate
 from mobiledeploy.core.types import Answers, Evaluation, Gain
 
 
@@ -65,6 +64,9 @@ def answers(evaluation: Evaluation, samples: str) -> Answers:
 
 def gain(one: Answers, other: Answers) -> Gain | None:
     """The gain of `one` over `other`; None if they were not evaluated on the same images."""
+    # It brings scipy.stats, and a front alone needs none of it.
+    from mobiledeploy.analysis import gate
+
     if one.samples != other.samples or one.images != other.images or not one.images:
         return None
     mine, theirs = _right(one), _right(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import threading
 import time
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 25.0
 """Many CI services end a job that prints nothing for some time."""
+
+_THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
+_MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -244,6 +248,21 @@ def preprocessing_options(function: F) -> F:
     return function
 
 
+class Names(_settings.CommaList[tuple[str, ...]]):
+    """Comma-separated names."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """'tflite,onnx' -> ('tflite', 'onnx')."""
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            self.fail(f"{value!r} is not comma-separated names", param, ctx)
+        return names
+
+
 class Numbers(_settings.CommaList[tuple[float, ...]]):
     """A fixed count of comma-separated numbers."""
 
@@ -267,6 +286,36 @@ class Numbers(_settings.CommaList[tuple[float, ...]]):
         if len(numbers) != self.count or any(not math.isfinite(n) for n in numbers):
             self.fail(f"{value!r} is not {self.count} comma-separated numbers", param, ctx)
         return numbers
+
+
+class Amount(click.ParamType[int]):
+    """A number with a unit: 150M, 1.5G, 500k; 2MB."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """'1.5M' -> 1500000; a B for bytes may follow."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
+        amount = float(match[1]) * _THOUSANDS[match[2]] if match else 0.0
+        if not 0 < amount < math.inf:
+            self.fail(f"{value!r} is not an amount such as 150M or 2MB", param, ctx)
+        return round(amount)
+
+
+class Duration(click.ParamType[float]):
+    """A time with a unit: 10ms, 800us, 1.5s."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """'10ms' -> 10.0 milliseconds."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ns|us|ms|s)", str(value).strip().lower())
+        milliseconds = float(match[1]) * _MILLISECONDS[match[2]] if match else 0.0
+        if not 0 < milliseconds < math.inf:
+            self.fail(f"{value!r} is not a time such as 10ms or 800us", param, ctx)
+        return milliseconds
 
 
 def emit_json(record: Any) -> None:

@@ -18,7 +18,7 @@ import click
 _GAP = 2
 _LONGEST_WORD = 24
 """Characters: a longer word, such as a path, breaks anywhere if there is no room for it."""
-_NUMBER = re.compile(r"[–\d+±-]")
+_NUMBER = re.compile(r"[–~≤\d+±-]")
 
 
 @dataclass(frozen=True)

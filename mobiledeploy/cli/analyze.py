@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
@@ -23,21 +21,6 @@ _CAUSES = {
     "codes": "by rounding to its codes",
     "weights": "by its integer weights and arithmetic",
 }
-_FACTORS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
-
-
-class Amount(click.ParamType[int]):
-    """A number with a unit: 150M, 1.5G, 500k; 2MB."""
-
-    name = "amount"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """'1.5M' -> 1500000; a B for bytes may follow."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)b?", str(value).strip().lower())
-        amount = float(match[1]) * _FACTORS[match[2]] if match else 0.0
-        if not 0 < amount < math.inf:
-            self.fail(f"{value!r} is not an amount such as 150M or 2MB", param, ctx)
-        return round(amount)
 
 
 @click.command(
@@ -54,9 +37,11 @@ class Amount(click.ParamType[int]):
 )
 @_settings.option("--table", metavar="NAME", help="Compare a published table with our networks.")
 @_settings.option("--best", is_flag=True, help="List the published networks that fit a budget.")
-@_settings.option("--max-mult-adds", type=Amount(), help="Budget of --best, such as 150M.")
+@_settings.option("--max-mult-adds", type=_frame.Amount(), help="Budget of --best, such as 150M.")
 @_settings.option(
-    "--max-size", type=Amount(), help="Budget of --best: int8 weights, a byte each, such as 2MB."
+    "--max-size",
+    type=_frame.Amount(),
+    help="Budget of --best: int8 weights, a byte each, such as 2MB.",
 )
 @_settings.option("--min-top1", type=float, help="Budget of --best: ImageNet top-1 in per cent.")
 @_settings.option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
@@ -14,21 +14,6 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.arguments import ImageOptions
 
 _CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
-
-
-class Names(_settings.CommaList[tuple[str, ...]]):
-    """Comma-separated names."""
-
-    name = "names"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """'tflite,onnx' -> ('tflite', 'onnx')."""
-        names = tuple(part.strip() for part in str(value).split(","))
-        if not all(names):
-            self.fail(f"{value!r} is not comma-separated names", param, ctx)
-        return names
 
 
 @click.command(
@@ -48,8 +33,8 @@ class Names(_settings.CommaList[tuple[str, ...]]):
     metavar="demo|DIR|FILE",
     help="Images for calibration and, others of them, for evaluation (docs/data.md).",
 )
-@_settings.option("--recipe", type=Names(), metavar="NAME,...|all", help="Recipes to use.")
-@_settings.option("--format", type=Names(), metavar="tflite,onnx", help="Default: both.")
+@_settings.option("--recipe", type=_frame.Names(), metavar="NAME,...|all", help="Recipes to use.")
+@_settings.option("--format", type=_frame.Names(), metavar="tflite,onnx", help="Default: both.")
 @_settings.option(
     "--io",
     type=click.Choice(["int8", "uint8", "float"]),

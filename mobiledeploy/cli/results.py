@@ -12,6 +12,7 @@ from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 
 if TYPE_CHECKING:
+    from mobiledeploy.core.display import Record
     from mobiledeploy.core.types import Result
 
 # The most rows of a table; SQLite's limit is 2^63.
@@ -83,14 +84,10 @@ def command(
         newest=newest,
         most=most or (50 if people else None),
     )
-    if json:
-        _frame.emit_json(list_)
-    elif csv:
+    if csv and not json:
         _csv(list_.results)
-    elif not list_.results:
-        click.echo("No figure in the store matches.")
     else:
-        _frame.show(list_)
+        _show(list_, bool(list_.results), "No figure in the store matches.", json)
 
 
 @command.command("compared", epilog="Example:  mobiledeploy results compared --json")
@@ -100,12 +97,7 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
     from mobiledeploy.verbs import results as verb
 
     list_ = verb.results_compared()
-    if json:
-        _frame.emit_json(list_)
-    elif not list_.comparisons:
-        click.echo("There are no comparisons in this folder.")
-    else:
-        _frame.show(list_)
+    _show(list_, bool(list_.comparisons), "There are no comparisons in this folder.", json)
 
 
 @command.command("evaluated", epilog="Example:  mobiledeploy results evaluated --json")
@@ -118,12 +110,7 @@ def evaluated(json: bool, quiet: bool, verbose: int) -> None:
     from mobiledeploy.verbs import results as verb
 
     list_ = verb.results_evaluated()
-    if json:
-        _frame.emit_json(list_)
-    elif not list_.evaluations:
-        click.echo("There are no evaluations in this folder.")
-    else:
-        _frame.show(list_)
+    _show(list_, bool(list_.evaluations), "There are no evaluations in this folder.", json)
 
 
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
@@ -220,6 +207,16 @@ def regress(
                 click.echo(units.one_line(f"{verdict.outcome}: {verdict.line}"))
     code = CODES[result.outcome]
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
+
+
+def _show(list_: Record, has_rows: bool, otherwise: str, json: bool) -> None:
+    """Prints a list as JSON or as a table, or says that there is nothing in it."""
+    if json:
+        _frame.emit_json(list_)
+    elif has_rows:
+        _frame.show(list_)
+    else:
+        click.echo(otherwise)
 
 
 def _csv(results: tuple[Result, ...]) -> None:

@@ -138,7 +138,7 @@ def _refusing(where: str) -> Iterator[None]:
 def raw(content: bytes, tensors: Sequence[Tensor]) -> list[NDArray[Any]]:
     """The tensors that lie one after the other in `content`, each of its shape, little-endian.
 
-    DeviceError if their sizes are others: a runner on a device wrote them.
+    DeviceError if their sizes are others: a runner on a device wrote them, where nobody checked.
     """
     sizes = [np.dtype(t.dtype).itemsize * math.prod(t.shape) for t in tensors]
     if len(content) != sum(sizes):

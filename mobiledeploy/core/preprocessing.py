@@ -105,7 +105,11 @@ def resized(
 
 
 def real_values(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """`resized` pixels as real numbers, float32 [height, width, channels]."""
+    """`resized` pixels as real numbers, float32 [height, width, channels].
+
+    UsageError as of `validate`: the pixels may be of a cache.
+    """
+    validate(preprocessing)
     tables = _tables(preprocessing.input_range, preprocessing.mean, preprocessing.std)
     if preprocessing.channels == "gray":
         gray: NDArray[np.float32] = np.take(tables[0], pixels)[..., np.newaxis]

@@ -194,11 +194,7 @@ def _sample(path: str | None, tensors: Sequence[Tensor]) -> list[Array]:
     if len(data) != sum(sizes):
         ends = ", ".join(f"{t.dtype} {list(t.shape)}" for t in tensors)
         raise InputError(f"the sample has {len(data)} bytes, the input is {ends}")
-    starts = np.cumsum([0, *sizes[:-1]])
-    return [
-        np.frombuffer(data, tensor.dtype, int(np.prod(tensor.shape)), start).reshape(tensor.shape)
-        for tensor, start in zip(tensors, starts, strict=True)
-    ]
+    return arrays.raw(data, tensors)
 
 
 def _noise(generator: np.random.Generator, tensor: Tensor) -> Array:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis import latency_model as model
-from mobiledeploy.analysis.latency_model import HeldOut, Sample
+from mobiledeploy.analysis.latency_model import HeldOut, LatencyModel, Sample
 from mobiledeploy.core import artifacts, device_cards, inputs
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
@@ -252,25 +252,44 @@ class OutOfRange(InputError):
     """A network beyond the range of the card's points."""
 
 
+@dataclass(frozen=True)
+class FittedSeries:
+    """The model of a series, and its errors on held-out points for some family of networks."""
+
+    choice: SeriesFit
+    model: LatencyModel
+    errors: tuple[HeldOut, ...]
+    held_out: Left
+
+    def latency(self, work: Workload, name: str) -> tuple[float, tuple[float, float]]:
+        """The nanoseconds of a network and their 95 % interval; OutOfRange calls it `name`."""
+        beyond = self.model.beyond(work)
+        if beyond:
+            low, high = self.model.limits[beyond[0]]
+            raise OutOfRange(
+                f"{name} is outside the range of {self.choice.card.name}'s points: "
+                f"{getattr(work, beyond[0]) / 1e6:,.1f} M {_WORDS[beyond[0]]}, not "
+                f"{low / 1e6:,.1f} M to {high / 1e6:,.1f} M",
+                f"nothing is known of such networks there; {CALIBRATE}",
+            )
+        latency_ns = self.model.latency_ns(work)
+        # The speed of this device is known from its own points only, not from those of the others.
+        count = min(len(self.errors), max(len(self.choice.own), FEWEST_ERRORS))
+        return latency_ns, model.interval_ns(latency_ns, model.spread(self.errors), count)
+
+
+def fitted(choice: SeriesFit, family: str) -> FittedSeries:
+    """The model of a series for networks of `family`."""
+    errors, kind = held_out(choice, family)
+    return FittedSeries(choice, model.fit(choice.own, choice.like), errors, kind)
+
+
 def _estimated(
     path: Path, artifact: Artifact, work: Workload, choice: SeriesFit, reporter: Reporter
 ) -> Estimated:
-    fit_ = model.fit(choice.own, choice.like)
-    beyond = fit_.beyond(work)
-    if beyond:
-        name = beyond[0]
-        low, high = fit_.limits[name]
-        raise OutOfRange(
-            f"{path.name} is outside the range of {choice.card.name}'s points: "
-            f"{getattr(work, name) / 1e6:,.1f} M {_WORDS[name]}, not {low / 1e6:,.1f} M to "
-            f"{high / 1e6:,.1f} M",
-            f"nothing is known of such networks there; {CALIBRATE}",
-        )
-    latency_ns = fit_.latency_ns(work)
-    errors, kind = held_out(choice, work.family)
-    spread = model.spread(errors)
-    # The speed of this device is known from its own points only, not from those of the others.
-    count = min(len(errors), max(len(choice.own), FEWEST_ERRORS))
+    series = fitted(choice, work.family)
+    fit_ = series.model
+    latency_ns, interval_ns = series.latency(work, path.name)
     warnings = tuple(_warnings(path, artifact, choice, fit_.families, work.family))
     for warning in warnings:
         reporter.warn(warning)
@@ -285,7 +304,7 @@ def _estimated(
             choice.series.delegate,
         ),
         latency_ns=latency_ns,
-        interval_ns=model.interval_ns(latency_ns, spread, count),
+        interval_ns=interval_ns,
         fit=Fit(
             card=choice.card.name,
             runtime=choice.series.runtime,
@@ -294,8 +313,8 @@ def _estimated(
             terms=fit_.terms,
             points=len(choice.own),
             borrowed=choice.lenders,
-            held_out=kind,
-            rmspe=model.rmspe(errors),
+            held_out=series.held_out,
+            rmspe=model.rmspe(series.errors),
             sources=tuple(
                 f"{source.title} {source.url}".strip()
                 for name, source in choice.card.sources.items()

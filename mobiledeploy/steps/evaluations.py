@@ -90,16 +90,18 @@ def each(
     evaluations: dict[Path, Evaluation] = {}
     if not requested:
         return evaluations
-    with (
-        nullcontext(pixels) if pixels else artifacts.scratch() as folder,
-        Store.keeping(reporter) as store,
-    ):
-        # A recording says the same whenever it is made.
-        job = _EvaluationJob(
-            images, predictor, None if predictor.is_recorded else folder, store, reporter
-        )
+    references = {
+        path: float_sibling(path, artifact, requested, reporter) if compare else None
+        for path, artifact in requested.items()
+    }
+    runs = {*requested, *(reference[0] for reference in references.values() if reference)}
+    # One file needs its images once. A recording says the same whenever it is made.
+    keeps_pixels = len(runs) > 1 and not predictor.is_recorded
+    own_folder = artifacts.scratch() if keeps_pixels and not pixels else nullcontext(pixels)
+    with own_folder as folder, Store.keeping(reporter) as store:
+        job = _EvaluationJob(images, predictor, folder if keeps_pixels else None, store, reporter)
         for path, artifact in requested.items():
-            reference = float_sibling(path, artifact, requested, reporter) if compare else None
+            reference = references[path]
             if reference and reference[0] not in evaluations and reference[0] not in failures:
                 # A reference that is not among `paths` has the runtime that was chosen only if
                 # that fits its format.

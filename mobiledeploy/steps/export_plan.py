@@ -330,8 +330,17 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
         # The widest demo weights.
         alpha = max((f.alpha for f in card.weights.demo.files if f.alpha), default=None)
     res = config.res
-    if res is None and source == card_specs.DEMO:
-        res = _trained_at(card, alpha)
+    if source == card_specs.DEMO and (trained := _trained_at(card, alpha)):
+        if res not in (None, trained):
+            reporter.warn(
+                NamedWarning(
+                    "untrained-resolution",
+                    f"the demo weights of {card.name} were trained at {trained}: at {res} their "
+                    "answers are worse",
+                    "leave out --res, or train at that resolution",
+                )
+            )
+        res = res or trained
     fresh = card_specs.spec(card, alpha=alpha, groups=config.groups, res=res, classes=2)
     weights = card_weights.weights(
         card, source, fresh.alpha, fresh.resolution[0], reporter, unsafe=config.unsafe
@@ -357,12 +366,12 @@ def _from_card(config: ExportConfig, reporter: Reporter) -> PlannedSource:
 
 
 def _trained_at(card: ModelCard, alpha: float | None) -> int | None:
-    """The resolution at which the demo weights of a detector are best; None for other networks.
+    """The resolution at which the demo weights are best; None for classifiers.
 
     Anchors are fractions of the image and features are not, so that a detector is good at the
-    resolution of its training only.
+    resolution of its training only. A segmentation loses less, but a lot.
     """
-    if card.task != "detection" or card.weights.demo is None:
+    if card.task == "classification" or card.weights.demo is None:
         return None
     for file in card.weights.demo.files:
         if file.alpha == alpha and file.figures:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from mobiledeploy.core import cards, inputs
+from mobiledeploy.core.cards import ModelCard
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 
@@ -95,6 +96,24 @@ def grids() -> tuple[Published, ...]:
     """The rows of all grids."""
     rows = (load(name) for name in names())
     return tuple(row for table in rows for row in table if isinstance(row, Published))
+
+
+def network_options(row: Published) -> str:
+    """The options of the command line that name a network."""
+    parts = [f"--arch {row.card}"]
+    if row.alpha is not None:
+        parts.append(f"--alpha {row.alpha:g}")
+    if row.groups is not None:
+        parts.append(f"--groups {row.groups}")
+    return " ".join((*parts, f"--res {row.resolution}"))
+
+
+def command(row: Published, card: ModelCard) -> str:
+    """The command that makes a network with weights: an export of published ones, or a training."""
+    weights = card.weights.imagenet
+    if weights and any(file.alpha == row.alpha for file in weights.files):
+        return f"mobiledeploy export {network_options(row)} --weights imagenet --data DIR"
+    return f"mobiledeploy train {network_options(row)} --data DIR"
 
 
 def read(path: Path) -> Rows:

@@ -530,7 +530,11 @@ def analyze_best(
         distinct.setdefault((row.card, row.alpha, row.groups, row.resolution), row)
     choices = tuple(distinct.values())[:most]
     return BudgetChoices(
-        budget, tuple(BudgetChoice(row, row.params or 0, _command(row)) for row in choices)
+        budget,
+        tuple(
+            BudgetChoice(row, row.params or 0, published.command(row, cards.load(row.card)))
+            for row in choices
+        ),
     )
 
 
@@ -550,20 +554,6 @@ def _excess(row: Published, budget: Budget) -> float:
     if budget.top1 is not None:
         over.append(budget.top1 - (row.top1 or 0))
     return max(over, default=0.0)
-
-
-def _command(row: Published) -> str:
-    card = cards.load(row.card)
-    parts = [f"--arch {row.card}"]
-    if row.alpha is not None:
-        parts.append(f"--alpha {row.alpha:g}")
-    if row.groups is not None:
-        parts.append(f"--groups {row.groups}")
-    parts.append(f"--res {row.resolution}")
-    weights = card.weights.imagenet
-    if weights and any(file.alpha == row.alpha for file in weights.files):
-        return f"mobiledeploy export {' '.join(parts)} --weights imagenet --data DIR"
-    return f"mobiledeploy train {' '.join(parts)} --data DIR"
 
 
 # Why an int8 artifact differs from its float model.

@@ -17,20 +17,15 @@ from mobiledeploy.analysis import paired
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import dataset
+from tests.scripts import script
 
 BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 
 
 @pytest.fixture
 def side_by_side() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("side", BENCHMARKS / "_side_by_side.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclass looks itself up there.
-    sys.modules["side"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["side"]
+    with script("benchmarks/_side_by_side.py") as module:
+        yield module
 
 
 def test_too_few_runs_are_refused_before_the_first(side_by_side) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from mobiledeploy.analysis import quantization
 from mobiledeploy.analysis.quantization import LayerError
-from mobiledeploy.cli.analyze import Amount, _where, command
+from mobiledeploy.cli._frame import Amount
+from mobiledeploy.cli.analyze import _where, command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.steps.diagnose import QuantizationDiagnosis

@@ -88,7 +88,7 @@ def test_an_update_prints_what_changes(path):
     ("argv", "code", "message"),
     [
         (("--baseline", "none.json"), 6, "--baseline none.json --update-baseline"),
-        (("--input-range", "0,1"), 7, "input_range: 0,1, not -1,1"),
+        (("--input-range", "0,1"), 7, "input_range: 0,1, not 0,255; mean: 0,0,0, not 127,127,127"),
         (("--margin", "0"), 2, "0.0 is not in the range"),
         (("--junit", "nowhere/check.xml"), 2, "no folder nowhere"),
         (("--runtime", "onnxruntime"), 2, "onnxruntime runs .onnx files"),

@@ -94,6 +94,8 @@ def fitting(option):
         return [0.0, 1.0] if option.name == "input_range" else [1, 1, 1]
     return {
         "max_mult_adds": "2M",
+        "max_latency": "2ms",
+        "max_memory": "2M",
         "max_size": "2M",
         "alpha": [0.5, 1],
         "groups": [2],

@@ -57,11 +57,21 @@ def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, h
     assert planned(b, "int8_ptq").folder == plain
 
 
-def test_the_demo_weights_of_a_detector_have_their_resolution(heard) -> None:
-    planned = plan(ExportConfig(arch="ssdlite_mobilenet_v1"), heard)
-    assert planned.source.spec.resolution == (128, 128)
-    planned = plan(ExportConfig(arch="ssdlite_mobilenet_v1", weights="random"), heard)
-    assert planned.source.spec.resolution == (320, 320)
+@pytest.mark.parametrize(
+    ("card", "trained", "default"),
+    [("ssdlite_mobilenet_v1", 128, 320), ("lraspp_mobilenet_v3_small", 96, 224)],
+)
+def test_demo_weights_for_boxes_and_masks_have_their_resolution(
+    card: str, trained: int, default: int, heard
+) -> None:
+    planned = plan(ExportConfig(arch=card), heard)
+    assert planned.source.spec.resolution == (trained, trained)
+    assert not heard.warnings
+    planned = plan(ExportConfig(arch=card, res=160), heard)
+    assert planned.source.spec.resolution == (160, 160)
+    assert [w.name for w in heard.warnings] == ["untrained-resolution"]
+    planned = plan(ExportConfig(arch=card, weights="random"), heard)
+    assert planned.source.spec.resolution == (default, default)
 
 
 def test_the_drawn_images_are_the_same_whatever_they_are_drawn_by(here: Path, heard) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from PIL import Image
 
 from mobiledeploy.datasets import shapes
 from mobiledeploy.training.loop import save_weights
+from tests.scripts import script
 
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "tools" / "demo_weights.py"
 CLASSES = 2
@@ -25,14 +25,8 @@ CLASSES = 2
 
 @pytest.fixture(scope="module")
 def demo() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("demo_weights", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # Its dataclasses look themselves up there.
-    sys.modules["demo_weights"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["demo_weights"]
+    with script("tools/demo_weights.py") as module:
+        yield module
 
 
 def pool(resolution: int, count: int = 16) -> tuple[np.ndarray, np.ndarray]:

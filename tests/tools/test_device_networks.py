@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 from mobiledeploy.core import device_cards
-
-SCRIPT = Path(__file__).resolve().parent.parent.parent / "tools" / "device_networks.py"
+from tests.scripts import script
 
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("device_networks", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with script("tools/device_networks.py") as module:
+        yield module
 
 
 def test_a_row_is_what_the_tool_counts(tool) -> None:

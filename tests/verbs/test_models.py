@@ -292,7 +292,7 @@ WITH_DEMO = [name for name in cards.names() if cards.load(name).weights.demo]
 @pytest.mark.parametrize("name", WITH_DEMO)
 def test_the_shipped_demo_weights_load(name):
     card = cards.load(name)
-    assert {"mobilenet_v1", "ssdlite_mobilenet_v1"} <= set(WITH_DEMO)
+    assert {"mobilenet_v1", "ssdlite_mobilenet_v1", "lraspp_mobilenet_v3_small"} <= set(WITH_DEMO)
     for file in card.weights.demo.files:
         assert file.figures
         found = resolved(card, "demo", alpha=file.alpha, resolution=96)

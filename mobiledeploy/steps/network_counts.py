@@ -1,0 +1,126 @@
+"""The work and size of networks that nobody built here: `models/counts.csv`.
+
+`tools/model_counts.py` counts them in float32 TFLite files of 1000 classes, so that an estimate
+needs no TensorFlow. A user's own folder comes before ours, as for model cards.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mobiledeploy.analysis import cost as costs
+from mobiledeploy.analysis import latency_model
+from mobiledeploy.core import cards, inputs
+from mobiledeploy.core.device_cards import Workload
+from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.types import Layer, ModelSpec, Recipe
+
+FILE = "counts.csv"
+CLASSES = 1000
+"""The classes that the networks of the table have."""
+OVERHEAD = 20_000
+"""Bytes of names, operators and metadata in a file, as measured in a few."""
+
+
+@dataclass(frozen=True)
+class NetworkCounts:
+    """The counts of a network with `CLASSES` classes.
+
+    `network` is its name (`ModelSpec.name`) and `family` its card. The next six are as in
+    `Workload`. `biases` are one for each filter, because normalisation is folded into them.
+    `peak_activations` are the numbers that inputs and results take at one moment, as in
+    `costs.Cost`. `features` are the inputs of the last layer, 0 if that is not fully connected.
+    """
+
+    network: str
+    family: str
+    mult_adds: int
+    dense: int
+    depthwise: int
+    activations: int
+    kernels: int
+    classifier: int
+    biases: int
+    peak_activations: int
+    features: int
+
+    @property
+    def workload(self) -> Workload:
+        """The work of one inference."""
+        names = [field.name for field in dataclasses.fields(Workload)]
+        return Workload(**{name: getattr(self, name) for name in names})
+
+    def with_classes(self, classes: int) -> NetworkCounts | None:
+        """The counts with another number of classes; None if the last layer is not one to scale."""
+        if classes == CLASSES:
+            return self
+        if not self.features:
+            return None
+        more = classes - CLASSES
+        return dataclasses.replace(
+            self,
+            mult_adds=self.mult_adds + self.features * more,
+            dense=self.dense + self.features * more,
+            activations=self.activations + more,
+            classifier=self.classifier + self.features * more,
+            biases=self.biases + more,
+        )
+
+    def size_bytes(self, recipe: Recipe) -> int:
+        """About the size of its TFLite by a recipe.
+
+        Weights have the recipe's bits, biases 32 bits, or 16 with float16. A scale and a zero point
+        (12 bytes) belong to each filter of integers, and to its bias where that is an integer too.
+        """
+        bits = 16 if recipe.weight_bits == 16 else 32
+        scales = (recipe.granularity == "per-channel") + recipe.full_integer
+        weights = (self.kernels + self.classifier) * recipe.weight_bits // 8
+        return weights + self.biases * (bits // 8 + 12 * scales) + OVERHEAD
+
+    def memory_bytes(self, recipe: Recipe) -> int:
+        """Its file, and the activations of one moment: what any runtime needs at least."""
+        bits = min(32, recipe.activation_bits) if recipe.full_integer else 32
+        return self.size_bytes(recipe) + self.peak_activations * bits // 8
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(NetworkCounts))
+
+
+def count(layers: Sequence[Layer], spec: ModelSpec) -> NetworkCounts:
+    """The counts of a float32 network of `spec` from its layers in order of execution."""
+    work = latency_model.workload(layers, family=spec.card or spec.name)
+    cost = costs.cost(layers)
+    last = [row for row in cost.layers if row.mult_adds][-1]
+    fully_connected = last.kind == costs.FULLY_CONNECTED
+    return NetworkCounts(
+        network=spec.name,
+        **dataclasses.asdict(work),
+        # Not those in the file: random weights leave equal biases, which a converter stores once.
+        biases=sum(row.output[-1] for row in cost.layers if row.mult_adds),
+        peak_activations=cost.peak_activation_bytes // 4,
+        features=last.kernel // spec.classes if fully_connected else 0,
+    )
+
+
+def load() -> Mapping[str, NetworkCounts]:
+    """The counts of all networks, by name; InputError for a broken file."""
+    by_name: dict[str, NetworkCounts] = {}
+    for folder in reversed(cards.folders()):
+        path = folder / FILE
+        if not path.is_file():
+            continue
+        text = inputs.text(path, inputs.TABLE)
+        try:
+            for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+                numbers = {name: int(row[name]) for name in COLUMNS[2:]}
+                counts = NetworkCounts(row["network"], row["family"], **numbers)
+                if min(numbers.values()) < 0:
+                    raise ValueError(f"{counts.network} has impossible counts")
+                by_name[counts.network] = counts
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+    return by_name
