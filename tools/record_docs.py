@@ -94,7 +94,7 @@ SUFFIXES = {
 # Of numbers whose name does not end in their unit: by field, or by record and field.
 UNITS = {
     "budget": FRACTION,
-    "BudgetLink.cost": "instructions or bytes",
+    "BudgetFile.cost": "instructions or bytes",
     "level": FRACTION,
     "accepted_top1": FRACTION,
     "accuracy": FRACTION,

@@ -577,10 +577,14 @@ class Verdict(Record):
 
 @dataclass(frozen=True)
 class BudgetFile(Record):
-    """One file of a link of `BudgetChain`, and the verdict on it against its float model."""
+    """One file of a link of `BudgetChain`, and the verdict on it against its float model.
+
+    `cost` is in the unit of the chain.
+    """
 
     format: str
     sha256: str
+    cost: float
     verdict: Verdict
 
 
@@ -588,16 +592,19 @@ class BudgetFile(Record):
 class BudgetLink(Record):
     """A way to make files: a recipe, and the layers that stay in float.
 
-    `cost` is that of one of its files, in the unit of the chain; None if it was not made. `files`
-    are empty if the chain was left before this link; else the link's `outcome` is that of all of
-    them together.
+    `files` are empty, and `outcome` is None, if the chain was left before this link or its files
+    cannot be made; else `outcome` is that of all of them together.
     """
 
     recipe: str
     kept_float: tuple[str, ...]
-    cost: float | None = None
     outcome: Outcome | None = None
     files: tuple[BudgetFile, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """The costs of its files together; 0 without files."""
+        return sum(file.cost for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -608,8 +615,8 @@ class BudgetChain(Record):
     `kind` answers of the answers that may change. `cost` are instructions counted on `core`, or
     bytes of the file. `links` run from the dearest, which is nearest to float, to the cheapest;
     they were fixed before a sample of the verdict part was looked at, and are tested in this order,
-    each at `level`, up to the first that does not pass. `written` is the index of the cheapest
-    that passed, whose files were written; None if the first did not pass. `search` samples
+    each at `level`, up to the first that does not pass. `written` is the index of the one of least
+    cost that passed, whose files were written; None if the first did not pass. `search` samples
     chose the chain, others, so many as `verdict`, judged it; `split` says how the samples were
     divided, and `data` is their identity.
     """
@@ -628,10 +635,8 @@ class BudgetChain(Record):
 
     @property
     def outcome(self) -> Outcome:
-        """`pass` if a link was written, else the outcome of the dearest."""
-        first = self.links[0].outcome
-        assert first is not None
-        return first
+        """That of the dearest link that could be made: `pass` if a link was written."""
+        return next(link.outcome for link in self.links if link.outcome is not None)
 
 
 @dataclass(frozen=True)

@@ -54,13 +54,15 @@ def each(
     task: str = "",
     compare: bool = True,
     pixels: Path | None = None,
+    known: Mapping[str, Evaluation] | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
     """The evaluations by path; failures of single paths go to `failures`.
 
     `images` takes the place of `data`, `overrides` and `task`, for a caller that reads annotations.
     `pixels` is a folder for the images (`core.pixels`), which the caller removes; by default there
-    is one for this call. `predictor` is the machine that predicts; the default is this host.
+    is one for this call. `known` are evaluations by sha256 that are not made again. `predictor` is
+    the machine that predicts; the default is this host.
     """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
@@ -76,6 +78,7 @@ def each(
                 task=task,
                 compare=compare,
                 pixels=pixels,
+                known=known,
                 reporter=reporter,
             )
     if images is None:
@@ -94,9 +97,12 @@ def each(
         path: float_sibling(path, artifact, requested, reporter) if compare else None
         for path, artifact in requested.items()
     }
-    runs = {*requested, *(reference[0] for reference in references.values() if reference)}
+    every = requested | dict(reference for reference in references.values() if reference)
+    for path, artifact in every.items():
+        if known and artifact.sha256 in known:
+            evaluations[path] = known[artifact.sha256]
     # One file needs its images once. A recording says the same whenever it is made.
-    keeps_pixels = len(runs) > 1 and not predictor.is_recorded
+    keeps_pixels = len(every) > 1 and not predictor.is_recorded
     own_folder = artifacts.scratch() if keeps_pixels and not pixels else nullcontext(pixels)
     with own_folder as folder, Store.keeping(reporter) as store:
         job = _EvaluationJob(images, predictor, folder if keeps_pixels else None, store, reporter)
@@ -119,11 +125,14 @@ def each(
 
 
 def all_of(
-    paths: Sequence[Path], reporter: Reporter, pixels: Path | None = None
+    paths: Sequence[Path],
+    reporter: Reporter,
+    pixels: Path | None = None,
+    known: Mapping[str, Evaluation] | None = None,
 ) -> dict[Path, Evaluation]:
     """`each` with the defaults of each artifact; the gravest error if one of them fails."""
     failures = Failures()
-    evaluations = each(paths, failures, pixels=pixels, reporter=reporter)
+    evaluations = each(paths, failures, pixels=pixels, known=known, reporter=reporter)
     failures.check()
     return evaluations
 

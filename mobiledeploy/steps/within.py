@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,7 +24,7 @@ from mobiledeploy.core import inputs, units
 from mobiledeploy.core.display import Table
 from mobiledeploy.core.errors import BrokenImage, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, TASKS
-from mobiledeploy.core.ports import Samples
+from mobiledeploy.core.ports import SILENT, Samples
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
@@ -33,6 +33,7 @@ from mobiledeploy.core.types import (
     BudgetLink,
     Counted,
     Evaluation,
+    Layer,
     NamedWarning,
     Outcome,
     Prediction,
@@ -42,7 +43,7 @@ from mobiledeploy.steps import diagnose, evaluations, golden_inputs, shrunk_laye
 from mobiledeploy.steps.accuracy_check import flip_verdict, unlabelled
 from mobiledeploy.steps.bench_figures import time_artifacts
 from mobiledeploy.steps.evaluation_images import EvaluationImages
-from mobiledeploy.steps.export_files import make, place, refuse_irregular
+from mobiledeploy.steps.export_files import REFERENCE, SharedFloats, make, place, refuse_irregular
 from mobiledeploy.steps.export_plan import ExportConfig, plan
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.file_checks import Collector
@@ -52,9 +53,12 @@ from mobiledeploy.steps.task_judge import TaskJudge
 Cost = Literal["instructions", "bytes"]
 
 BASE, FLOAT = "int8_best", "float32"
+CORE = "emulator:cortex-a76"
+"""The core that counts; it has dot products of int8, as phones since 2018."""
 MOST_LINKS = 8
 SEARCH_SHARE = 0.2
 SPLIT = "by the sha256 of the data's identity and the sample's name; golden samples search"
+_OWN_LAYERS = "choose layers yourself: export --keep-float LAYER, which `check` judges"
 _POINTS = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(?:pt|%)?", re.IGNORECASE)
 _BITS = 8
 """Of a weight that is an integer."""
@@ -121,11 +125,12 @@ def choose(
 
 @dataclass
 class _Made:
-    """The files of one link by format, and their answers."""
+    """The files of one link by format, their answers, and the warnings about them."""
 
     config: ExportConfig
     files: dict[str, tuple[Path, Artifact]]
     evaluations: dict[str, Evaluation]
+    warnings: tuple[NamedWarning, ...]
 
 
 @dataclass
@@ -137,6 +142,10 @@ class _Chain:
     folder: Path
     reporter: Collector
     made: dict[BudgetLink, _Made] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        (self.folder / "shared").mkdir()
+        self.shared = SharedFloats(self.folder / "shared")
 
     def choose(self) -> tuple[ExportConfig | None, BudgetChain, Artifact]:
         base = BudgetLink(BASE, ())
@@ -160,20 +169,21 @@ class _Chain:
             base, floats, {answers.predictions[n].sample for n in np.flatnonzero(searches)}
         )
         tested = list(links)
+        order = []
 
         def outcomes() -> Iterator[Outcome]:
             for place_, link in enumerate(links):
                 self.reporter.progress("links of the chain", place_, len(links))
                 tested[place_] = self._tested(link)
                 outcome = tested[place_].outcome
-                assert outcome is not None
-                yield outcome
+                # Whether a file can be made does not depend on the verdict part.
+                if outcome is not None:
+                    order.append(place_)
+                    yield outcome
 
-        passed = fixed_sequence.passed(outcomes())
-        # Each that passed is valid; the order was of what was expected, the choice is of the costs.
-        written = min(
-            range(passed), key=lambda place_: (tested[place_].cost or 0, -place_), default=None
-        )
+        passed = order[: fixed_sequence.passed(outcomes())]
+        self.reporter.progress("links of the chain", len(links), len(links))
+        written = cheapest(tested, passed)
         chain = BudgetChain(
             kind=self.limit.kind,
             budget=self.limit.share,
@@ -187,9 +197,12 @@ class _Chain:
             links=tuple(tested),
             written=written,
         )
+        shown = links[order[0] if written is None else written]
+        for warning in self.made[shown].warnings:
+            self.reporter.warn(warning)
         if written is None:
             return None, chain, artifact
-        best = self.made[links[written]]
+        best = self.made[shown]
         config = dataclasses.replace(best.config, out=self.config.out)
         planned = plan(config, self.reporter)
         refuse_irregular(planned)
@@ -199,26 +212,37 @@ class _Chain:
         return config, chain, next(iter(place(files, planned).values()))
 
     def _make(self, link: BudgetLink, recipes: tuple[str, ...]) -> dict[str, Evaluation]:
-        """Makes the files of a link; the evaluations of float files that were made with them."""
+        """Makes the files of a link; the evaluations of float files that were made with them.
+
+        Its warnings are kept for the case that it is written.
+        """
+        collector = Collector(SILENT)
+        collector.progress, collector.say = self.reporter.progress, self.reporter.say
         config = dataclasses.replace(
             self.config,
             recipes=recipes,
             keep_float=link.kept_float,
             out=self.folder / str(len(self.made)),
         )
-        planned = plan(config, self.reporter)
+        planned = plan(config, collector)
         if not planned.evaluates:
             raise UsageError(
                 "--within judges by images of the model's, and none are given",
                 "--data DIR or FILE.npz",
             )
-        made = make(planned, config, self.reporter)
-        answers = evaluations.stored(made, self.reporter)
+        made = make(planned, config, collector, self.shared)
+        answers = evaluations.stored(made, collector)
         files = {a.format: (Path(p), a) for p, a in made.items() if a.recipe.name == link.recipe}
+        if not files:
+            raise InputError(collector.failed[0].message)
+        for path, artifact in made.items():
+            if (artifact.recipe.name, artifact.format) == REFERENCE:
+                self.shared.reference = Path(path), artifact
         self.made[link] = _Made(
             dataclasses.replace(config, recipes=(link.recipe,), formats=tuple(files)),
             files,
             {format_: answers[a.sha256] for format_, (_, a) in files.items()},
+            tuple(collector.warnings),
         )
         return {a.format: answers[a.sha256] for a in made.values() if a.recipe.name == FLOAT}
 
@@ -236,15 +260,15 @@ class _Chain:
         """The emulated core that counts, "" where bytes are the cost."""
         if self.limit.cost == "bytes":
             return ""
-        cores = [one for one in DEVICES.load("emulator").available() if not one.fix]
+        cores = [one.name for one in DEVICES.load("emulator").available() if not one.fix]
         if cores:
-            return cores[0].name
+            return CORE if CORE in cores else cores[0]
         if self.limit.cost == "instructions":
             raise UsageError(
                 "no emulator is set up that counts instructions",
                 "mobiledeploy doctor --emulator, or --cost bytes",
             )
-        self.reporter.say("no emulator is set up: the cost of a file are its bytes")
+        self.reporter.say("no emulator is set up: the cost of a file is its bytes")
         return ""
 
     def _links(
@@ -269,7 +293,7 @@ class _Chain:
         """The layers with an error, by its part in that of the answer for what float adds."""
         made = self.made[base]
         if "tflite" not in made.files:
-            self._no_layers("only TFLite files are diagnosed")
+            self._no_layers("only TFLite files are diagnosed", "--format tflite,onnx has one")
             return ()
         path, artifact = made.files["tflite"]
         try:
@@ -278,11 +302,12 @@ class _Chain:
                 path, data=images, overrides=self.config.overrides, reporter=self.reporter
             )
         except InputError as error:
-            self._no_layers(error.message)
+            self._no_layers(error.message, _OWN_LAYERS)
             return ()
         added = self._added(path, {layer.name for layer in found.layers})
+        # What adds nothing comes first.
         worth = {
-            layer.name: layer.share / max(added[layer.name], 1.0)
+            layer.name: layer.share / max(added.get(layer.name, 0.0), 1.0)
             for layer in found.layers
             if layer.share > 0
         }
@@ -290,12 +315,12 @@ class _Chain:
         if self.core:
             return layers
         # float16 adds a byte to each weight where float32 adds three: what is dearer has no use.
-        sums = np.cumsum([added[name] for name in layers])
+        sums = np.cumsum([added.get(name, 0.0) for name in layers])
         return layers[: int((sums <= sum(added.values()) / 3).sum())]
 
-    def _no_layers(self, reason: str) -> None:
+    def _no_layers(self, reason: str, advice: str) -> None:
         message = f"the chain leaves no layer in float: {reason}"
-        self.reporter.warn(NamedWarning("no-layers-in-float", message, "--keep-float names some"))
+        self.reporter.warn(NamedWarning("no-layers-in-float", message, advice))
 
     def _images(self, artifact: Artifact, search: set[str]) -> str:
         """Samples of the search part as a data set."""
@@ -306,35 +331,20 @@ class _Chain:
         return f"golden:{folder}"
 
     def _added(self, path: Path, names: set[str]) -> dict[str, float]:
-        """What each named layer costs more in float: instructions, or bytes of its weights.
+        """What each layer costs more in float: instructions, or bytes of its weights.
 
-        Multiply-adds stand in for instructions where the counts do not name each of the layers.
+        Multiply-adds stand in for instructions where the counts do not name each of `names`.
         """
         float_file = path.with_name(f"{FLOAT}{path.suffix}")
         if self.core:
-            exact, codes = (
-                {_first(layer.name): layer.instructions for layer in self._counted(file).by_layer}
-                for file in (float_file, path)
-            )
-            if names <= set(exact) and names <= set(codes):
-                return {name: float(exact[name] - codes[name]) for name in names}
+            more = added_instructions(self._counted(float_file), self._counted(path))
+            if names <= set(more):
+                return more
             self.reporter.say(
                 "the counts do not name each layer: multiply-adds say what float adds to one"
             )
         facts = FORMATS.load("tflite").inspect(inputs.read(float_file, inputs.FINISHED))
-        if self.core:
-            rows = zip(cost.unquantized(facts.layers), cost.cost(facts.layers).layers, strict=True)
-            return {_first(one.outputs[0].name): float(row.mult_adds or 0) for one, row in rows}
-        return {
-            _first(layer.outputs[0].name): float(
-                sum(
-                    np.prod(tensor.shape) * (np.dtype(tensor.dtype).itemsize - _BITS / 8)
-                    for tensor in layer.inputs
-                    if tensor.constant
-                )
-            )
-            for layer in facts.layers
-        }
+        return mult_adds(facts.layers) if self.core else added_bytes(facts.layers)
 
     def _counted(self, path: Path) -> Counted:
         failures = Failures()
@@ -345,19 +355,30 @@ class _Chain:
         return figure
 
     def _tested(self, link: BudgetLink) -> BudgetLink:
-        if link not in self.made:
-            self._make(link, (link.recipe,))
+        try:
+            if link not in self.made:
+                self._make(link, (link.recipe,))
+        except InputError as error:
+            message = f"link {link.recipe} cannot be made: {error.message}"
+            self.reporter.warn(NamedWarning("left-out", message, error.hint))
+            return link
         made = self.made[link]
         if set(made.files) != set(self.formats):
-            raise InputError(f"{link.recipe} could not be made in {' and '.join(self.formats)}")
+            missing = " and ".join(sorted(set(self.formats) - set(made.files)))
+            message = f"link {link.recipe} cannot be made in {missing}"
+            self.reporter.warn(NamedWarning("left-out", message))
+            return link
         files = tuple(
-            BudgetFile(format_, artifact.sha256, self._verdict(format_, made.evaluations[format_]))
-            for format_, (_, artifact) in made.files.items()
+            BudgetFile(
+                format_,
+                artifact.sha256,
+                self._counted(path).instructions if self.core else artifact.size_bytes,
+                self._verdict(format_, made.evaluations[format_]),
+            )
+            for format_, (path, artifact) in made.files.items()
         )
-        path, artifact = made.files[self.formats[0]]
-        paid = self._counted(path).instructions if self.core else artifact.size_bytes
         outcome = fixed_sequence.joint([file.verdict.outcome for file in files])
-        return dataclasses.replace(link, cost=paid, outcome=outcome, files=files)
+        return dataclasses.replace(link, outcome=outcome, files=files)
 
     def _verdict(self, format_: str, now: Evaluation) -> Verdict:
         """On the verdict part, against the float file of the same format if there is one."""
@@ -381,6 +402,43 @@ class _Chain:
 
     def _part(self, evaluation: Evaluation) -> list[Prediction]:
         return [evaluation.predictions[n] for n in self.judged]
+
+
+def cheapest(tested: Sequence[BudgetLink], passed: Sequence[int]) -> int | None:
+    """Which of the links that passed costs least, the last of equal ones; None without any.
+
+    Each that passed is valid. Their order was of what was expected, the choice is of the costs.
+    """
+    return min(passed, key=lambda place_: (tested[place_].cost, -place_), default=None)
+
+
+def added_instructions(exact: Counted, codes: Counted) -> dict[str, float]:
+    """How many instructions more each layer takes in the float file, if both counts name it."""
+    before, now = (
+        {_first(layer.name): layer.instructions for layer in counts.by_layer}
+        for counts in (codes, exact)
+    )
+    return {name: float(now[name] - before[name]) for name in before.keys() & now.keys()}
+
+
+def mult_adds(layers: Sequence[Layer]) -> dict[str, float]:
+    """The multiply-adds of each layer of a float file."""
+    rows = zip(cost.unquantized(layers), cost.cost(layers).layers, strict=True)
+    return {_first(layer.outputs[0].name): float(row.mult_adds or 0) for layer, row in rows}
+
+
+def added_bytes(layers: Sequence[Layer]) -> dict[str, float]:
+    """The bytes that the weights of each layer of a float file are more than in int8."""
+    return {
+        _first(layer.outputs[0].name): float(
+            sum(
+                np.prod(tensor.shape) * (np.dtype(tensor.dtype).itemsize - _BITS / 8)
+                for tensor in layer.inputs
+                if tensor.constant
+            )
+        )
+        for layer in layers
+    }
 
 
 def _first(name: str) -> str:
@@ -421,9 +479,8 @@ def tables(chain: BudgetChain | None) -> tuple[Table, ...]:
     what = "points" if chain.kind == "metric" else "% of the answers"
     unit = f"instructions counted on {chain.core}" if chain.core else "bytes of the file"
     title = (
-        f"Within {100 * chain.budget:g} {what}: {chain.verdict} images judged, {chain.search} "
-        f"others searched (split {chain.split}); each link at {100 * chain.level:.0f} %; "
-        f"cost: {unit}"
+        f"Within {100 * chain.budget:g} {what}: {chain.verdict} images judge, {chain.search} "
+        f"others chose the layers; each link at {100 * chain.level:.0f} %; cost: {unit}"
     )
     lost = "lost (95 % bounds)" if chain.kind == "metric" else "changed (95 % bounds)"
     return (Table(("link", "in float", "file", "cost", lost, "verdict"), tuple(rows), title),)
@@ -433,15 +490,15 @@ def _rows(chain: BudgetChain, number: int, link: BudgetLink) -> Iterator[tuple[s
     layers = ", ".join(shrunk_layers.short(name) for name in link.kept_float[:2])
     more = f" +{len(link.kept_float) - 2}" if len(link.kept_float) > 2 else ""
     start = (f"{number + 1} {link.recipe}", f"{layers}{more}" or "–")
-    if link.cost is None:
+    if not link.files:
         yield (*start, "–", "–", "–", "not tested")
         return
-    cost = f"{link.cost / 1e6:.1f} M" if chain.core else units.size(int(link.cost))
     for file in link.files:
         one = file.verdict
+        paid = f"{file.cost / 1e6:.1f} M" if chain.core else units.size(int(file.cost))
         low, high = one.interval or (one.value, one.value)
         lost = f"{100 * one.value:.2f} ({100 * low:.2f} to {100 * high:.2f})"
         word = one.outcome + (", written" if number == chain.written else "")
         if one.outcome == "inconclusive":
             word += f", {one.needed:,} images needed" if one.needed else ", no number decides"
-        yield (*start, file.format, cost, lost, word)
+        yield (*start, file.format, paid, lost, word)
