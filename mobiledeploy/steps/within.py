@@ -119,6 +119,12 @@ def choose(
             "--keep-float does not go with --within, which chooses the layers",
             "leave out --keep-float",
         )
+    # Of the float file: the plan of a file of integers would advise another recipe.
+    if not plan(dataclasses.replace(config, recipes=(FLOAT,)), Collector(SILENT)).evaluates:
+        raise UsageError(
+            "a budget is judged by images like those that the model will see, and none are given",
+            "give --data DIR or FILE.npz",
+        )
     with artifacts_.scratch() as folder:
         return _Chain(config, limit, folder, reporter).choose()
 
@@ -225,11 +231,6 @@ class _Chain:
             out=self.folder / str(len(self.made)),
         )
         planned = plan(config, collector)
-        if not planned.evaluates:
-            raise UsageError(
-                "--within judges by images of the model's, and none are given",
-                "--data DIR or FILE.npz",
-            )
         made = make(planned, config, collector, self.shared)
         answers = evaluations.stored(made, collector)
         files = {a.format: (Path(p), a) for p, a in made.items() if a.recipe.name == link.recipe}
@@ -252,7 +253,7 @@ class _Chain:
             return
         if self.view.annotations(answers.predictions, kind) is None:
             raise UsageError(
-                unlabelled(answers, path),
+                unlabelled(answers, Path(path.name)),
                 "--max-disagreement judges by the answers that change, without labels",
             )
 
@@ -315,8 +316,7 @@ class _Chain:
         if self.core:
             return layers
         # float16 adds a byte to each weight where float32 adds three: what is dearer has no use.
-        sums = np.cumsum([added.get(name, 0.0) for name in layers])
-        return layers[: int((sums <= sum(added.values()) / 3).sum())]
+        return affordable(layers, added, sum(added.values()) / 3)
 
     def _no_layers(self, reason: str, advice: str) -> None:
         message = f"the chain leaves no layer in float: {reason}"
@@ -412,6 +412,17 @@ def cheapest(tested: Sequence[BudgetLink], passed: Sequence[int]) -> int | None:
     return min(passed, key=lambda place_: (tested[place_].cost, -place_), default=None)
 
 
+def affordable(layers: Sequence[str], added: Mapping[str, float], most: float) -> tuple[str, ...]:
+    """In their order, the layers that together add at most so much; what is too dear is skipped."""
+    chosen, spent = [], 0.0
+    for name in layers:
+        paid = added.get(name, 0.0)
+        if spent + paid <= most:
+            chosen.append(name)
+            spent += paid
+    return tuple(chosen)
+
+
 def added_instructions(exact: Counted, codes: Counted) -> dict[str, float]:
     """How many instructions more each layer takes in the float file, if both counts name it."""
     before, now = (
@@ -434,7 +445,7 @@ def added_bytes(layers: Sequence[Layer]) -> dict[str, float]:
             sum(
                 np.prod(tensor.shape) * (np.dtype(tensor.dtype).itemsize - _BITS / 8)
                 for tensor in layer.inputs
-                if tensor.constant
+                if tensor.constant and tensor.dtype == "float32"
             )
         )
         for layer in layers
