@@ -162,8 +162,8 @@ class _Chain:
         self.view = EvaluationImages(None, self.config.overrides, self.config.task).of(artifact)
         answers = own.evaluations[self.formats[0]]
         self._require_annotations(answers, path)
-        searches = _searches(answers, artifact)
-        self.judged = np.flatnonzero(~searches)
+        searching = searches(answers, artifact)
+        self.judged = np.flatnonzero(~searching)
         if not len(self.judged):
             raise UsageError(
                 f"{answers.data.source} has no sample left to judge by", "give more images"
@@ -172,7 +172,7 @@ class _Chain:
         self.core = self._core()
         # Fixed here, before a sample of the verdict part is looked at.
         links = self._links(
-            base, floats, {answers.predictions[n].sample for n in np.flatnonzero(searches)}
+            base, floats, {answers.predictions[n].sample for n in np.flatnonzero(searching)}
         )
         tested = list(links)
         order = []
@@ -198,7 +198,7 @@ class _Chain:
             core=self.core,
             data=answers.data.identity,
             split=SPLIT,
-            search=int(searches.sum()),
+            search=int(searching.sum()),
             verdict=len(self.judged),
             links=tuple(tested),
             written=written,
@@ -457,7 +457,7 @@ def _first(name: str) -> str:
     return name.partition(";")[0]
 
 
-def _searches(answers: Evaluation, artifact: Artifact) -> NDArray[np.bool_]:
+def searches(answers: Evaluation, artifact: Artifact) -> NDArray[np.bool_]:
     """[N] whether each sample is of the search part, by the data alone."""
     golden = set(artifact.golden.ids)
     identity = answers.data.identity

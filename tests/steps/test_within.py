@@ -182,6 +182,40 @@ def test_the_cheapest_link_that_passed_is_written_with_its_chain(files):
     options = [f"--recipe={link.recipe}", *(f"--keep-float={name}" for name in link.kept_float)]
     again = answered(0, "--format", "tflite", *options)
     assert (again["reused"], again["rows"][0]["sha256"]) == (True, file.sha256)
+    # What the links share changes nothing: an export on its own makes and finds the same.
+    alone = answered(0, "--format", "tflite", *options, "--force")
+    (other,) = alone["rows"]
+    times = {"latency_ns", "latency_interval_ns"}
+    assert {k: v for k, v in row.items() if k not in times} == {
+        k: v for k, v in other.items() if k not in times
+    }
+
+
+class Listener:
+    """A Reporter that remembers what was said, and of what there was progress."""
+
+    def __init__(self):
+        self.lines, self.steps = [], []
+
+    def progress(self, what, result, total):
+        self.steps += [what] * (result == 0)
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def warn(self, warning):
+        pass
+
+
+@pytest.mark.slow
+def test_the_links_share_the_opened_model_and_the_judged_float_file(files):
+    listener = Listener()
+    options = {"input_range": (0, 1), "data": "few.npz", "format": "tflite", "timed": False}
+    done = md.export("mine.tflite", **options, max_disagreement=60, cost="bytes", reporter=listener)
+    assert sum(link.outcome is not None for link in done.within.links) > 2
+    assert listener.steps.count("opening the model") == 1
+    assert sum(line.startswith("float32.tflite: 64 images") for line in listener.lines) == 1
+    assert listener.steps.count("converting") > 2
 
 
 @pytest.mark.slow
