@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
@@ -199,11 +199,8 @@ def _judged(
         # Beside the others, where an evaluation looks for it.
         path, artifact = shared.reference
         copy = staging / path.name
-        for one, other in (
-            (path, copy),
-            (artifacts_.record_path(path), artifacts_.record_path(copy)),
-        ):
-            shutil.copyfile(one, other)
+        records.write_atomic(copy, inputs.read(path, inputs.FINISHED))
+        records.write_atomic(artifacts_.record_path(copy), records.dumps(artifact))
         files[copy] = artifact
     evaluated = evaluations.all_of(list(files), reporter, pixels, shared.evaluations)
     for path, artifact in files.items():
