@@ -112,11 +112,11 @@ def choose(
     """
     if config.recipes is not None:
         raise UsageError(
-            "--recipe does not go with --within, which chooses among recipes", "leave out --recipe"
+            "--recipe does not go with a budget, which chooses among recipes", "leave out --recipe"
         )
     if config.keep_float:
         raise UsageError(
-            "--keep-float does not go with --within, which chooses the layers",
+            "--keep-float does not go with a budget, which chooses the layers",
             "leave out --keep-float",
         )
     # Of the float file: the plan of a file of integers would advise another recipe.
@@ -154,6 +154,7 @@ class _Chain:
         self.shared = SharedFloats(self.folder / "shared")
 
     def choose(self) -> tuple[ExportConfig | None, BudgetChain, Artifact]:
+        self.core = self._core()
         base = BudgetLink(BASE, ())
         floats = self._make(base, (FLOAT, BASE))
         own = self.made[base]
@@ -164,12 +165,12 @@ class _Chain:
         self._require_annotations(answers, path)
         searching = searches(answers, artifact)
         self.judged = np.flatnonzero(~searching)
+        self.samples = [one.sample for one in answers.predictions]
         if not len(self.judged):
             raise UsageError(
                 f"{answers.data.source} has no sample left to judge by", "give more images"
             )
         self.floats = floats
-        self.core = self._core()
         # Fixed here, before a sample of the verdict part is looked at.
         links = self._links(
             base, floats, {answers.predictions[n].sample for n in np.flatnonzero(searching)}
@@ -401,6 +402,9 @@ class _Chain:
         return metric_verdict("float", judge, before, after, loss, self.limit.share)
 
     def _part(self, evaluation: Evaluation) -> list[Prediction]:
+        # The pairs of a paired test are answers to the same sample.
+        if [one.sample for one in evaluation.predictions] != self.samples:
+            raise InputError(f"{evaluation.data.source} changed while it was judged")
         return [evaluation.predictions[n] for n in self.judged]
 
 
