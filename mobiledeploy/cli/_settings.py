@@ -12,13 +12,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import config_dir
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 NAME = "mobiledeploy.toml"
@@ -36,6 +39,16 @@ _WORDS = {
 
 class Option(click.Option):
     """An option that a folder's file may set."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What its type offers, or else the names that it accepts."""
+        offered = super().shell_complete(ctx, incomplete)
+        if offered:
+            return offered
+        # Not at the top: help completes nothing.
+        from mobiledeploy.cli import _completion
+
+        return _completion.items(self.name or "", incomplete, isinstance(self.type, CommaList))
 
 
 class Output(Option):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -12,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, locks, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Evaluation
-from mobiledeploy.steps import conversion_process, evaluations, fidelity
+from mobiledeploy.steps import conversion_process, defaults, evaluations, fidelity
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.file_checks import (
     Collector,
@@ -117,6 +116,7 @@ def make(
             hint = f"{error.hint}; a float .tflite is exported without"
             raise MissingError(f"{error.message}, and this model needs it", hint)
     golden = golden_samples(planned, reporter)
+    new = not Path(defaults.BUILD).exists()
     with artifacts_.staging(planned.folder) as staging:
         # An evaluation needs the float file, even if it is not requested.
         adds_reference = (
@@ -166,6 +166,7 @@ def make(
             if (file.recipe, file.format) in planned.jobs
         ]
         placed = _commit(requested, staging, planned.folder)
+    _keep_out_of_git(planned, new)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
 
@@ -175,7 +176,16 @@ def place(artifacts: dict[str, Artifact], planned: ExportPlan) -> dict[str, Arti
     files = [(Path(path), artifact) for path, artifact in artifacts.items()]
     for path, artifact in files:
         records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
-    return _commit(files, files[0][0].parent, planned.folder)
+    new = not Path(defaults.BUILD).exists()
+    placed = _commit(files, files[0][0].parent, planned.folder)
+    _keep_out_of_git(planned, new)
+    return placed
+
+
+def _keep_out_of_git(planned: ExportPlan, new: bool) -> None:
+    """Has git ignore the default folder of exports if this export made it."""
+    if new and Path(defaults.BUILD) in planned.folder.parents:
+        records.keep_out_of_git(Path(defaults.BUILD))
 
 
 def _nothing_made(reporter: Collector) -> InputError:
@@ -234,7 +244,7 @@ def _commit(
         handle = os.open(folder, os.O_RDONLY)
         try:
             # Two exports at once must not mix their files and records.
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            locks.lock(handle)
             for image in (staging / "golden").iterdir():
                 records.put(image, folder / "golden" / image.name)
             placed = {}

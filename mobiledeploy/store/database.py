@@ -225,6 +225,7 @@ _KINDS: dict[str, type[Measurement]] = {
     "estimated": Estimated,
 }
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FOLDER = ".mobiledeploy"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -235,7 +236,7 @@ _HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
 def path() -> Path:
     """The store's path: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db in the current folder."""
-    return Path(os.environ.get("MOBILEDEPLOY_STORE") or Path(".mobiledeploy", "store.db"))
+    return Path(os.environ.get("MOBILEDEPLOY_STORE") or Path(_FOLDER, "store.db"))
 
 
 def writable() -> bool:
@@ -273,8 +274,11 @@ class Store:
             # Nobody else can write there either, so it may be read without locks.
             place = f"{file.absolute().as_uri()}?immutable=1"
         else:
+            new = not file.parent.exists()
             with records.writing(file.parent):
                 file.parent.mkdir(parents=True, exist_ok=True)
+            if new and file.parent.name == _FOLDER:
+                records.keep_out_of_git(file.parent)
         with _refusals(file):
             connection = sqlite3.connect(
                 place, timeout=WAIT_SECONDS, isolation_level=None, uri=place.startswith("file:")
