@@ -95,6 +95,9 @@ SUFFIXES = {
 }
 # Of numbers whose name does not end in their unit: by field, or by record and field.
 UNITS = {
+    "budget": FRACTION,
+    "BudgetFile.cost": "instructions or bytes",
+    "level": FRACTION,
     "accepted_top1": FRACTION,
     "accuracy": FRACTION,
     "agreement": FRACTION,

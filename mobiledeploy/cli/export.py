@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
@@ -12,6 +12,8 @@ from mobiledeploy.cli import _frame, _settings
 if TYPE_CHECKING:
     from mobiledeploy.core.types import InputOutput, Output
     from mobiledeploy.steps.arguments import ImageOptions
+
+_CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
 
 
 @click.command(
@@ -47,6 +49,23 @@ if TYPE_CHECKING:
     show_default=True,
     help="Output of a file: as in its model, a softmax, the logits before a softmax, the features "
     "of the last global pooling, or the best boxes of a detector (TFLite only).",
+)
+@_settings.option(
+    "--within",
+    metavar="POINTS",
+    help="Write the cheapest files that surely lose fewer points of the task's metric than this "
+    "against the float model (1 or 1pt); exits with 1 or 3 if there are none.",
+)
+@_settings.option(
+    "--max-disagreement",
+    metavar="PERCENT",
+    help="The same for the percent of answers that may change (1 or 1%); needs no labels.",
+)
+@_settings.option(
+    "--cost",
+    type=click.Choice(["instructions", "bytes"]),
+    help="What cheap means for these two; default: instructions if an emulator is set up, else "
+    "bytes.",
 )
 @_settings.option(
     "--keep-float",
@@ -90,6 +109,9 @@ def command(
     format: tuple[str, ...] | None,  # noqa: A002
     io: InputOutput,
     output: Output,
+    within: str | None,
+    max_disagreement: str | None,
+    cost: Literal["instructions", "bytes"] | None,
     keep_float: tuple[str, ...],
     no_shrink: bool,
     task: str | None,
@@ -125,6 +147,9 @@ def command(
             format=format,
             io=io,
             output=output,
+            within=within,
+            max_disagreement=max_disagreement,
+            cost=cost,
             keep_float=keep_float,
             no_shrink=no_shrink,
             task=task,
@@ -141,5 +166,8 @@ def command(
         _frame.show(result)
         if result.reused:
             click.echo("Nothing changed since these files were made; --force makes them again.")
-        click.echo("Next: `mobiledeploy bench` times these files more exactly.")
+        if result.rows:
+            click.echo("Next: `mobiledeploy bench` times these files more exactly.")
     _frame.failures(result.failed)
+    if result.within is not None:
+        click.get_current_context().exit(_CODES[result.within.outcome])

@@ -296,7 +296,7 @@ class Artifact(Record):
     (0 for a file of another tool); `sparsity` is the share of its weights that are zero, from 0 to
     1. `tried` are the alternatives of its recipe in the order of the recipe; the one of least
     divergence was used. `shrunk_layers` are the layers without filters that the model has, because
-    no answer depends on these.
+    no answer depends on these. `within` is the chain that `export --within` chose it from.
     """
 
     path: str
@@ -328,6 +328,7 @@ class Artifact(Record):
     fidelity: Fidelity | None = None
     signature: Signature | None = None
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    within: BudgetChain | None = None
 
     @property
     def ends(self) -> str:
@@ -613,6 +614,70 @@ class Verdict(Record):
     images: int
     needed: int | None
     line: str
+
+
+@dataclass(frozen=True)
+class BudgetFile(Record):
+    """One file of a link of `BudgetChain`, and the verdict on it against its float model.
+
+    `cost` is in the unit of the chain.
+    """
+
+    format: str
+    sha256: str
+    cost: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class BudgetLink(Record):
+    """A way to make files: a recipe, and the layers that stay in float.
+
+    `files` are empty, and `outcome` is None, if the chain was left before this link or its files
+    cannot be made; else `outcome` is that of all of them together.
+    """
+
+    recipe: str
+    kept_float: tuple[str, ...]
+    outcome: Outcome | None = None
+    files: tuple[BudgetFile, ...] = ()
+
+    @property
+    def cost(self) -> float:
+        """The costs of its files together; 0 without files."""
+        return sum(file.cost for file in self.files)
+
+
+@dataclass(frozen=True)
+class BudgetChain(Record):
+    """The choice of `export --within`: the cheapest link whose files surely keep to a budget.
+
+    `budget` is a fraction: of the task's metric or of its bound that may be lost, or with
+    `kind` answers of the answers that may change. `cost` are instructions counted on `core`, or
+    bytes of the file. `links` run from the dearest, which is nearest to float, to the cheapest;
+    they were fixed before a sample of the verdict part was looked at, and are tested in this order,
+    each at `level`, up to the first that does not pass. `written` is the index of the one of least
+    cost that passed, whose files were written; None if the first did not pass. `search` samples
+    chose the chain, others, so many as `verdict`, judged it; `split` says how the samples were
+    divided, and `data` is their identity.
+    """
+
+    kind: Literal["metric", "answers"]
+    budget: float
+    level: float
+    cost: Literal["instructions", "bytes"]
+    core: str
+    data: str
+    split: str
+    search: int
+    verdict: int
+    links: tuple[BudgetLink, ...]
+    written: int | None
+
+    @property
+    def outcome(self) -> Outcome:
+        """That of the dearest link that could be made: `pass` if a link was written."""
+        return next(link.outcome for link in self.links if link.outcome is not None)
 
 
 @dataclass(frozen=True)

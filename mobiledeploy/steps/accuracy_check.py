@@ -267,17 +267,7 @@ class ArtifactCheck:
             most = UNLABELLED_FLIPS
         if most is None:
             return []
-        interval = gate.flip_bounds(flips, n)
-        outcome = gate.outcome(interval, most)
-        line = (
-            f"{flips} of {n} answers changed ({100 * flips / n:.2f} %); 95 % bounds "
-            f"{100 * interval[0]:.2f} and {100 * interval[1]:.2f} %, at most {100 * most:g} %"
-        )
-        image_count = None
-        if outcome == "inconclusive":
-            image_count = gate.flips_needed(flips, n, most)
-            line += f"; {enough_images(image_count, n)}"
-        return [Verdict("flips", "", outcome, flips / n, interval, most, n, image_count, line)]
+        return [flip_verdict(flips, n, most)]
 
     def _classes(
         self, truth: NDArray[np.int64], before: NDArray[np.int64], now: NDArray[np.int64]
@@ -345,6 +335,21 @@ class ArtifactCheck:
         """The name of a class for people."""
         labels = self.evaluation.preprocessing.labels or self.evaluation.data.labels
         return class_name(labels, self.artifact.spec.classes, index)
+
+
+def flip_verdict(flips: int, n: int, most: float) -> Verdict:
+    """The verdict on `flips` changed answers of `n`, of which a share of `most` may change."""
+    interval = gate.flip_bounds(flips, n)
+    outcome = gate.outcome(interval, most)
+    line = (
+        f"{flips} of {n} answers changed ({100 * flips / n:.2f} %); 95 % bounds "
+        f"{100 * interval[0]:.2f} and {100 * interval[1]:.2f} %, at most {100 * most:g} %"
+    )
+    image_count = None
+    if outcome == "inconclusive":
+        image_count = gate.flips_needed(flips, n, most)
+        line += f"; {enough_images(image_count, n)}"
+    return Verdict("flips", "", outcome, flips / n, interval, most, n, image_count, line)
 
 
 def pass_same_file(verdict: Verdict) -> Verdict:

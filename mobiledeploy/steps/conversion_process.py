@@ -72,6 +72,8 @@ _HALF_PIXEL = 0.51
 HALF = 16
 """Bits of weights in half precision."""
 _ARM = ("aarch64", "arm64")
+_FLOATS, _RECORD = "floats.tflite", "floats.json"
+"""The files of `ConversionRequest.opened`."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ class ConversionRequest:
     stop the others: it is in `ConversionSummary.failed` if `strict`, else left out with a warning.
     `keep_float` are layers that integer files compute in float. An interrupted training leaves its
     parts in the folder `unfinished`, and the next training resumes there; "" for no lasting folder.
-    `shrink` leaves out what no answer depends on.
+    `shrink` leaves out what no answer depends on. The folder `opened` is for what the files of one
+    model are made from: the first request leaves it there, and others, which differ in `jobs` and
+    `keep_float` only, need not open the model again; "" for no such folder.
     """
 
     source: Source
@@ -98,6 +102,25 @@ class ConversionRequest:
     unfinished: str = ""
     classes: int = 0
     shrink: bool = True
+    opened: str = ""
+
+
+@dataclass(frozen=True)
+class OpenedFloats:
+    """What all files of a model are made from, beside its float TFLite.
+
+    `output_names` are the model's own. `likelier_range` is the range of pixels that its statistics
+    fit better than its preprocessing, None without one or without calibration samples. The rest is
+    as in `ConversionSummary`.
+    """
+
+    spec: ModelSpec
+    signature: Signature
+    output: Output
+    output_names: tuple[str, ...]
+    reference: tuple[tuple[float, ...], ...]
+    shrunk_layers: tuple[ShrunkLayer, ...]
+    likelier_range: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -275,9 +298,8 @@ def _warn_alike(
             reporter.warn(NamedWarning("alike-calibration-images", message, advice))
 
 
-def _warn_range(model: OpenedModel, spec: ModelSpec, images: Batch, reporter: Reporter) -> None:
+def _warn_range(better: tuple[float, float] | None, spec: ModelSpec, reporter: Reporter) -> None:
     """Warns if the network was trained on pixels of another range."""
-    better = model.likelier_range(spec.preprocessing, images)
     if better is not None:
         low, high = (f"{end:g}" for end in spec.preprocessing.input_range)
         message = (
@@ -306,35 +328,22 @@ def left_out(recipe: str, format_: str, error: DeployError) -> NamedWarning:
 
 
 def _work(request: ConversionRequest, speak: Speaker) -> None:
-    speak.progress("opening the model", 0, 1)
-    model = source_of(request.source).open(request.source)
-    speak.progress("opening the model", 1, 1)
-    output, floats, whole = _floats(request, model)
-    output_names = (EMBEDDING,) if output == "pooled" else model.output_names
-    signature = _signature(model, floats, output_names, request.source.spec)
-    file = request.source.file
-    if file and not file.images and signature.image:
-        raise InputError(f"{signature.image.name} is an image, which {file.path} does not show")
-    task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
-    signature = _named(signature, task)
-    spec = _spec(request.source.spec, signature, task)
-    golden = _golden(request, spec, signature)
-    ending = _decoded(floats, signature) if output == "detections" else floats
-    reference = _reference(request, golden, model, whole, ending)
-    del whole, ending
-    calibrate = any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs)
-    samples = (
-        calibration_samples(request.data, spec, signature, speak)
-        if calibrate
-        else Batch(tuple(np.empty((0, *end.shape), np.float32) for end in signature.inputs))
-    )
+    kept = Path(request.opened) if request.opened else None
+    if kept is not None and (kept / _RECORD).is_file():
+        # This folder is our own, and no user's.
+        text = inputs.read(kept / _RECORD, inputs.RECORD)
+        opened = records.loads(OpenedFloats, text, _RECORD)
+        floats = inputs.read(kept / _FLOATS, inputs.MODEL)
+        samples = _samples(request, opened.spec, opened.signature, speak)
+    else:
+        opened, floats, samples = _open(request, speak)
+        if kept is not None:
+            records.write_atomic(kept / _FLOATS, floats)
+            records.write_atomic(kept / _RECORD, records.dumps(opened))
+    spec, signature, output_names = opened.spec, opened.signature, opened.output_names
     if len(samples):
-        _warn_range(model, spec, samples, speak)
-    # All files are made from that; the weights of a large network need not be in memory twice.
-    del model
-    shrunk_layers: tuple[ShrunkLayer, ...] = ()
-    if request.shrink:
-        floats, shrunk_layers = _simplified(floats, signature)
+        _warn_range(opened.likelier_range, spec, speak)
+    golden = _golden(request, spec, signature)
     press = _Press(request, spec, signature, floats, output_names, samples, golden, speak)
     refusals: list[DeployError] = []
     failed: list[Failed] = []
@@ -352,9 +361,52 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
                 speak.warn(left_out(recipe, format_, error))
     speak.progress("converting", len(request.jobs), len(request.jobs))
     summary = ConversionSummary(
-        spec, press.written, len(samples), reference, tuple(failed), output, shrunk_layers
+        spec,
+        press.written,
+        len(samples),
+        opened.reference,
+        tuple(failed),
+        opened.output,
+        opened.shrunk_layers,
     )
     speak.event(summary)
+
+
+def _open(request: ConversionRequest, speak: Speaker) -> tuple[OpenedFloats, bytes, Batch]:
+    """Opens the model: its facts, its float TFLite, simplified, and the calibration samples."""
+    speak.progress("opening the model", 0, 1)
+    model = source_of(request.source).open(request.source)
+    speak.progress("opening the model", 1, 1)
+    output, floats, whole = _floats(request, model)
+    output_names = (EMBEDDING,) if output == "pooled" else tuple(model.output_names)
+    signature = _signature(model, floats, output_names, request.source.spec)
+    file = request.source.file
+    if file and not file.images and signature.image:
+        raise InputError(f"{signature.image.name} is an image, which {file.path} does not show")
+    task = task_choice.choose(signature, request.source.spec.task, request.classes, speak)
+    signature = _named(signature, task)
+    spec = _spec(request.source.spec, signature, task)
+    golden = _golden(request, spec, signature)
+    ending = _decoded(floats, signature) if output == "detections" else floats
+    reference = _reference(request, golden, model, whole, ending)
+    samples = _samples(request, spec, signature, speak)
+    better = model.likelier_range(spec.preprocessing, samples) if len(samples) else None
+    # All files are made from `floats`; the weights of a large network need not be in memory twice.
+    del model, whole, ending
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    if request.shrink:
+        floats, shrunk_layers = _simplified(floats, signature)
+    opened = OpenedFloats(spec, signature, output, output_names, reference, shrunk_layers, better)
+    return opened, floats, samples
+
+
+def _samples(
+    request: ConversionRequest, spec: ModelSpec, signature: Signature, speak: Speaker
+) -> Batch:
+    """The calibration samples if a recipe needs some, else none."""
+    if any(RECIPES.load(recipe).RECIPE.calibration for recipe, _ in request.jobs):
+        return calibration_samples(request.data, spec, signature, speak)
+    return Batch(tuple(np.empty((0, *end.shape), np.float32) for end in signature.inputs))
 
 
 def _simplified(floats: bytes, signature: Signature) -> tuple[bytes, tuple[ShrunkLayer, ...]]:

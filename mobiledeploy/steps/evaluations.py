@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,7 @@ from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.predictors import Predictor
 from mobiledeploy.steps.runner_pool import RunnerPool, answer_outputs
+from mobiledeploy.steps.runtimes import runtime_version, target
 from mobiledeploy.store.database import Store
 
 # More broken images than both limits mean that the data set itself is bad.
@@ -53,13 +54,15 @@ def each(
     task: str = "",
     compare: bool = True,
     pixels: Path | None = None,
+    known: Mapping[str, Evaluation] | None = None,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Evaluation]:
     """The evaluations by path; failures of single paths go to `failures`.
 
     `images` takes the place of `data`, `overrides` and `task`, for a caller that reads annotations.
     `pixels` is a folder for the images (`core.pixels`), which the caller removes; by default there
-    is one for this call. `predictor` is the machine that predicts; the default is this host.
+    is one for this call. `known` are evaluations by sha256 that are not made again. `predictor` is
+    the machine that predicts; the default is this host.
     """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy evaluate build/*/*.tflite")
@@ -75,6 +78,7 @@ def each(
                 task=task,
                 compare=compare,
                 pixels=pixels,
+                known=known,
                 reporter=reporter,
             )
     if images is None:
@@ -93,9 +97,12 @@ def each(
         path: float_sibling(path, artifact, requested, reporter) if compare else None
         for path, artifact in requested.items()
     }
-    runs = {*requested, *(reference[0] for reference in references.values() if reference)}
+    every = requested | dict(reference for reference in references.values() if reference)
+    for path, artifact in every.items():
+        if known and artifact.sha256 in known:
+            evaluations[path] = known[artifact.sha256]
     # One file needs its images once. A recording says the same whenever it is made.
-    keeps_pixels = len(runs) > 1 and not predictor.is_recorded
+    keeps_pixels = len(every) > 1 and not predictor.is_recorded
     own_folder = artifacts.scratch() if keeps_pixels and not pixels else nullcontext(pixels)
     with own_folder as folder, Store.keeping(reporter) as store:
         job = _EvaluationJob(images, predictor, folder if keeps_pixels else None, store, reporter)
@@ -118,13 +125,38 @@ def each(
 
 
 def all_of(
-    paths: Sequence[Path], reporter: Reporter, pixels: Path | None = None
+    paths: Sequence[Path],
+    reporter: Reporter,
+    pixels: Path | None = None,
+    known: Mapping[str, Evaluation] | None = None,
 ) -> dict[Path, Evaluation]:
     """`each` with the defaults of each artifact; the gravest error if one of them fails."""
     failures = Failures()
-    evaluations = each(paths, failures, pixels=pixels, reporter=reporter)
+    evaluations = each(paths, failures, pixels=pixels, known=known, reporter=reporter)
     failures.check()
     return evaluations
+
+
+def stored(artifacts_: Mapping[str, Artifact], reporter: Reporter) -> dict[str, Evaluation]:
+    """The evaluations of artifacts, by sha256, on their own images; new where the store has none.
+
+    Args:
+        artifacts_: by path.
+        reporter: is told of progress and warnings.
+    """
+    with Store.open() as store:
+        from_store = {
+            a.sha256: store.evaluation(
+                a.sha256, a.data, a.spec.preprocessing, to, runtime_version(to.runtime)
+            )
+            for a in artifacts_.values()
+            for to in (target(a),)
+        }
+    absent = [Path(path) for path, a in artifacts_.items() if from_store[a.sha256] is None]
+    new = all_of(absent, reporter) if absent else {}
+    return {sha: e for sha, e in from_store.items() if e} | {
+        e.artifact_sha256: e for e in new.values()
+    }
 
 
 def float_sibling(

@@ -7,14 +7,15 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import locks, records
+from mobiledeploy.core import inputs, locks, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Artifact
+from mobiledeploy.core.types import Artifact, Evaluation
 from mobiledeploy.steps import conversion_process, defaults, evaluations, fidelity
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.file_checks import (
@@ -29,6 +30,21 @@ from mobiledeploy.store.database import writable
 
 # The reference for agreement if no float32 file is requested.
 REFERENCE = ("float32", "tflite")
+
+
+@dataclass
+class SharedFloats:
+    """What exports of one model share that differ in their recipes and layers in float only.
+
+    The first leaves it here for the others. `folder` has the opened model and the pixels of the
+    evaluation; `reference` is the float TFLite file with its artifact, `evaluations` and `answers`
+    belong to float files, by sha256.
+    """
+
+    folder: Path
+    reference: tuple[Path, Artifact] | None = None
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    answers: dict[str, fidelity.Rows] = field(default_factory=dict)
 
 
 def standing(
@@ -87,7 +103,12 @@ def earlier(planned: ExportPlan) -> dict[str, Artifact] | None:
     return artifacts if whole else None
 
 
-def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict[str, Artifact]:
+def make(
+    planned: ExportPlan,
+    config: ExportConfig,
+    reporter: Collector,
+    shared: SharedFloats | None = None,
+) -> dict[str, Artifact]:
     """Makes the artifacts of a plan in a temporary folder, renames them, returns them by path."""
     for module in source_of(planned.source).NEEDS:
         if importlib.util.find_spec(module) is None:
@@ -98,8 +119,10 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
     new = not Path(defaults.BUILD).exists()
     with artifacts_.staging(planned.folder) as staging:
         # An evaluation needs the float file, even if it is not requested.
-        adds_reference = planned.evaluates and not any(
-            recipe == "float32" for recipe, _ in planned.jobs
+        adds_reference = (
+            planned.evaluates
+            and not (shared and shared.reference)
+            and not any(recipe == "float32" for recipe, _ in planned.jobs)
         )
         request = conversion_process.ConversionRequest(
             source=planned.source,
@@ -114,6 +137,7 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             keep_float=config.keep_float,
             shrink=config.shrink,
             unfinished=str(_unfinished(planned)),
+            opened=str(shared.folder) if shared else "",
         )
         with DEVICES.load("host").open("host", exclusive=False, reporter=reporter):
             files, summary = conversion_process.produce(
@@ -135,20 +159,33 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
         reporter.progress("checking", len(files), len(files))
         if planned.evaluates:
             # Before any file is renamed into place, because images may turn out to be bad input.
-            pixels = staging / "pixels"
-            pixels.mkdir()
-            evaluations.all_of([path for path, _ in artifacts], reporter, pixels)
-            artifacts = _with_fidelity(artifacts, pixels, reporter)
+            artifacts = _judged(artifacts, staging, reporter, shared or SharedFloats(staging))
         requested = [
             artifact
             for file, artifact in zip(files, artifacts, strict=True)
             if (file.recipe, file.format) in planned.jobs
         ]
         placed = _commit(requested, staging, planned.folder)
-    if new and Path(defaults.BUILD) in planned.folder.parents:
-        records.keep_out_of_git(Path(defaults.BUILD))
+    _keep_out_of_git(planned, new)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
+
+
+def place(artifacts: dict[str, Artifact], planned: ExportPlan) -> dict[str, Artifact]:
+    """Moves finished artifacts of one folder, by path, into the folder of an equal export."""
+    files = [(Path(path), artifact) for path, artifact in artifacts.items()]
+    for path, artifact in files:
+        records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
+    new = not Path(defaults.BUILD).exists()
+    placed = _commit(files, files[0][0].parent, planned.folder)
+    _keep_out_of_git(planned, new)
+    return placed
+
+
+def _keep_out_of_git(planned: ExportPlan, new: bool) -> None:
+    """Has git ignore the default folder of exports if this export made it."""
+    if new and Path(defaults.BUILD) in planned.folder.parents:
+        records.keep_out_of_git(Path(defaults.BUILD))
 
 
 def _nothing_made(reporter: Collector) -> InputError:
@@ -158,11 +195,28 @@ def _nothing_made(reporter: Collector) -> InputError:
     return InputError(last.message, last.advice)
 
 
-def _with_fidelity(
-    artifacts: Sequence[tuple[Path, Artifact]], pixels: Path, reporter: Reporter
+def _judged(
+    artifacts: Sequence[tuple[Path, Artifact]],
+    staging: Path,
+    reporter: Reporter,
+    shared: SharedFloats,
 ) -> list[tuple[Path, Artifact]]:
-    """Adds the distance from float on the evaluation images to the artifacts and their records."""
-    fidelities = fidelity.fidelities(dict(artifacts), pixels=pixels, reporter=reporter)
+    """Evaluates the artifacts; adds their distance from float on these images to their records."""
+    pixels = shared.folder / "pixels"
+    pixels.mkdir(exist_ok=True)
+    files = dict(artifacts)
+    if shared.reference:
+        # Beside the others, where an evaluation looks for it.
+        path, artifact = shared.reference
+        copy = staging / path.name
+        records.write_atomic(copy, inputs.read(path, inputs.FINISHED))
+        records.write_atomic(artifacts_.record_path(copy), records.dumps(artifact))
+        files[copy] = artifact
+    evaluated = evaluations.all_of(list(files), reporter, pixels, shared.evaluations)
+    for path, artifact in files.items():
+        if artifact.recipe.name == "float32":
+            shared.evaluations[artifact.sha256] = evaluated[path]
+    fidelities = fidelity.fidelities(files, pixels=pixels, floats=shared.answers, reporter=reporter)
     result = []
     for path, artifact in artifacts:
         if path in fidelities:

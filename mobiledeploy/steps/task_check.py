@@ -70,7 +70,7 @@ class TaskCheck:
             loss = judge.loss(old, new)
             classes, untested = judge.classes(old, new)
             figure, accepted, changes = new.figure, old.figure, loss.changed
-            verdicts.append(_verdict("metric", judge, old, new, loss, one.limits.margin))
+            verdicts.append(metric_verdict("metric", judge, old, new, loss, one.limits.margin))
             verdicts += self._float(judge, new)
             verdicts += self._floor(judge, new)
             warnings += one.anchor_warnings()
@@ -116,7 +116,7 @@ class TaskCheck:
             return []
         floats = judge.answers(baselines.predictions(one.anchor, one.evaluation))
         loss = judge.loss(floats, now)
-        return [_verdict("float", judge, floats, now, loss, one.limits.float_margin)]
+        return [metric_verdict("float", judge, floats, now, loss, one.limits.float_margin)]
 
     def _floor(self, judge: TaskJudge, now: JudgedAnswers) -> list[Verdict]:
         floor = self.common.limits.floor
@@ -151,7 +151,7 @@ def reference(anchor: Accepted, evaluation: Evaluation) -> tuple[Annotation, ...
     return tuple(Annotation(values=p.values) for p in floats)
 
 
-def _verdict(
+def metric_verdict(
     metric: Literal["metric", "float"],
     judge: TaskJudge,
     before: JudgedAnswers,
@@ -159,6 +159,7 @@ def _verdict(
     loss: MetricLoss,
     margin: float,
 ) -> Verdict:
+    """The verdict on what `now` lost against `before`, for a margin as a fraction."""
     outcome = loss.outcome(margin)
     whose = "the accepted model" if metric == "metric" else "the accepted float model"
     title = judge.metric.title

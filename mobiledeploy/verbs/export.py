@@ -9,7 +9,7 @@ artifacts only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mobiledeploy.core import units
@@ -19,6 +19,7 @@ from mobiledeploy.core.plugins import RECIPE_ALIASES, TASKS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
+    BudgetChain,
     ChannelOrder,
     Evaluation,
     Failed,
@@ -31,13 +32,13 @@ from mobiledeploy.core.types import (
     Output,
     Resize,
     ShrunkLayer,
-    Target,
 )
 from mobiledeploy.steps import arguments, evaluations, runtimes, shrunk_layers, timings
+from mobiledeploy.steps import within as budgets
 from mobiledeploy.steps.arguments import AnyPath, Labels, Names, Triple
 from mobiledeploy.steps.bench_figures import time_artifacts
 from mobiledeploy.steps.export_files import earlier, make, refuse_irregular, refuse_readonly_store
-from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
+from mobiledeploy.steps.export_plan import ExportConfig, plan
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.file_checks import Collector
 from mobiledeploy.steps.live_models import KerasModel, as_file
@@ -83,6 +84,7 @@ class ExportResult(Record):
 
     `failed` are files that were requested by name and could not be made; `rows` are the others.
     `shrunk_layers` are the layers that have fewer filters in every file than in the model.
+    `within` is the chain of `--within`; `rows` are empty if none of its links passed.
     """
 
     folder: str
@@ -92,6 +94,7 @@ class ExportResult(Record):
     warnings: tuple[NamedWarning, ...]
     failed: tuple[Failed, ...] = ()
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    within: BudgetChain | None = None
 
     def path(self, recipe: str, format: str = "tflite") -> Path:  # noqa: A002 - as of `export`
         """The file of a recipe and a format; UsageError if this export has none."""
@@ -104,6 +107,8 @@ class ExportResult(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each file; then the layers that lost most filters, if any did."""
+        if not self.rows:
+            return budgets.tables(self.within)
         kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
         count = max((row.images for row in self.rows), default=0)
         images = f"judged on {count} images" if count else "not judged"
@@ -118,6 +123,7 @@ class ExportResult(Record):
                 f"{self.folder}: {kind}, {images}",
                 optional=("zeros", "gzip", "divergence", "SQNR"),
             ),
+            *budgets.tables(self.within),
             *shrunk_layers.tables(self.shrunk_layers),
         )
 
@@ -158,6 +164,9 @@ def export(
     format: Names | None = None,  # noqa: A002 - the option's name
     io: InputOutput = "int8",
     output: Output = "model",
+    within: float | str | None = None,
+    max_disagreement: float | str | None = None,
+    cost: budgets.Cost | None = None,
     keep_float: Names = (),
     no_shrink: bool = False,
     task: str | None = None,
@@ -203,6 +212,12 @@ def export(
         output: the last part of a file: as in its model, a softmax, or the logits without a
             softmax; `pooled` are the features of the last global pooling, which are an embedding;
             `detections` are a detector's best boxes, by an operator of TFLite.
+        within: the points of the task's first metric (or of its bound) that may be lost against the
+            float model: 1 or `1pt`. The cheapest files that surely keep to it are written; `recipe`
+            and `keep_float` are then chosen.
+        max_disagreement: the same for percent of the answers that may change, without labels.
+        cost: what cheap means: `instructions`, counted on an emulated core, or `bytes`; the default
+            is instructions if an emulator is set up, else bytes.
         keep_float: layers that integer files compute in float.
         no_shrink: keeps the filters that no answer depends on, such as those without weights.
         task: what the model answers: a name of `tasks/`. The default is what the card or the file
@@ -225,7 +240,8 @@ def export(
         reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
-        A row for each file; `failed` are files that were requested by name and could not be made.
+        A row for each file, none if `within` was not kept to; `failed` are files that were
+        requested by name and could not be made.
 
     Raises:
         UsageError: arguments that are impossible or do not go together, or a folder that cannot be
@@ -236,6 +252,7 @@ def export(
         DeviceError: a runner died or hangs.
     """
     reporter = reporter or PythonReporter()
+    limit = budgets.budget(within, max_disagreement, cost)
     changes = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     with as_file(model) as file:
         config = ExportConfig(
@@ -259,11 +276,31 @@ def export(
             force=force,
             unsafe=unsafe,
         )
-        return _export(config, timed, reporter)
+        collector = Collector(reporter)
+        if limit is None:
+            return _export(config, timed, collector)
+        return _export_within(config, limit, timed, collector)
 
 
-def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResult:
-    collector = Collector(reporter)
+def _export_within(
+    config: ExportConfig, limit: budgets.LossBudget, timed: bool, collector: Collector
+) -> ExportResult:
+    refuse_readonly_store()
+    chosen, chain, artifact = budgets.choose(config, limit, collector)
+    if chosen is None:
+        return ExportResult(
+            folder="",
+            spec=artifact.spec,
+            reused=False,
+            rows=(),
+            warnings=tuple(collector.warnings),
+            within=chain,
+        )
+    result = _export(replace(chosen, force=False), timed, collector)
+    return replace(result, reused=False, within=chain)
+
+
+def _export(config: ExportConfig, timed: bool, collector: Collector) -> ExportResult:
     planned = plan(config, collector)
     refuse_irregular(planned)
     artifacts = None if config.force else earlier(planned)
@@ -276,7 +313,7 @@ def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResu
             collector.warn(warning)
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
-    by_sha = _evaluations(planned, artifacts, collector)
+    by_sha = evaluations.stored(artifacts, collector) if planned.evaluates else {}
     measurements = _measurements(artifacts, collector) if timed else {}
     return ExportResult(
         folder=str(planned.folder),
@@ -292,33 +329,13 @@ def _export(config: ExportConfig, timed: bool, reporter: Reporter) -> ExportResu
     )
 
 
-# Predictions and times, from the store if it has them already.
-
-
-def _evaluations(
-    planned: ExportPlan, artifacts: dict[str, Artifact], reporter: Reporter
-) -> dict[str, Evaluation]:
-    if not planned.evaluates:
-        return {}
-    with Store.open() as store:
-        from_store = {
-            a.sha256: store.evaluation(
-                a.sha256, a.data, a.spec.preprocessing, target, _version(target)
-            )
-            for a in artifacts.values()
-            for target in (runtimes.target(a),)
-        }
-    absent = [Path(path) for path, a in artifacts.items() if from_store[a.sha256] is None]
-    new = evaluations.all_of(absent, reporter) if absent else {}
-    return {sha: e for sha, e in from_store.items() if e} | {
-        e.artifact_sha256: e for e in new.values()
-    }
+# Times, from the store if it has them already.
 
 
 def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[str, Measured]:
     with Store.open() as store:
         from_store = {
-            a.sha256: store.measurement(a.sha256, target, _version(target))
+            a.sha256: store.measurement(a.sha256, target, runtimes.runtime_version(target.runtime))
             for a in artifacts.values()
             for target in (timings.target(a),)
         }
@@ -341,10 +358,6 @@ def _measurements(artifacts: dict[str, Artifact], reporter: Reporter) -> dict[st
             )
     all_ = (*from_store.values(), *new.values())
     return {m.artifact_sha256: m for m in all_ if isinstance(m, Measured)}
-
-
-def _version(target: Target) -> str:
-    return runtimes.runtime_version(target.runtime)
 
 
 def _row(

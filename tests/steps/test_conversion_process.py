@@ -406,6 +406,22 @@ def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):
         assert Path(file.path).read_bytes() == converted[file.recipe, file.format]
 
 
+@pytest.mark.slow
+def test_an_opened_model_is_not_opened_again_and_gives_the_same(tmp_path):
+    opened = tmp_path / "opened"
+    opened.mkdir()
+    ends = []
+    for name in ("first", "second"):
+        folder, listener = tmp_path / name, Listener()
+        folder.mkdir()
+        again = request(folder, jobs=(("int8_ptq", "tflite"),), opened=str(opened))
+        (file,), finished = conversion_process.produce(again, folder / "log", listener)
+        was_opened = any(what == "opening the model" for what, *_ in listener.steps)
+        ends.append((was_opened, Path(file.path).read_bytes(), finished, listener.warnings))
+    assert [one[0] for one in ends] == [True, False]
+    assert ends[0][1:] == ends[1][1:]
+
+
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     """A small tmpfs of its own, in a user namespace."""
     code = (
