@@ -88,6 +88,7 @@ if TYPE_CHECKING:
         Epoch as Epoch,
         Estimated as Estimated,
         Evaluation as Evaluation,
+        ExportArguments as ExportArguments,
         Failed as Failed,
         Fit as Fit,
         Flip as Flip,
@@ -123,6 +124,9 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.steps.bench_figures import (
         BenchResult as BenchResult,
+    )
+    from mobiledeploy.steps.bundle_archive import (
+        BundleMember as BundleMember,
     )
     from mobiledeploy.steps.candidates import (
         Candidate as Candidate,
@@ -164,6 +168,12 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.verbs.bench import (
         bench as bench,
+    )
+    from mobiledeploy.verbs.bundle import (
+        BundleResult as BundleResult,
+        BundleVerification as BundleVerification,
+        bundle as bundle,
+        bundle_verify as bundle_verify,
     )
     from mobiledeploy.verbs.calibrate import (
         CalibratedSeries as CalibratedSeries,

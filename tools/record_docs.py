@@ -32,6 +32,8 @@ COMMANDS = {
     "analyze --quantization": "QuantizationDiagnosis",
     "bench": "BenchResult",
     "bench --compare": "LatencyComparison",
+    "bundle": "BundleResult",
+    "bundle --verify": "BundleVerification",
     "check": "Report",
     "check --update-baseline": "BaselineUpdate",
     "choose": "ChoiceResult",
@@ -63,6 +65,8 @@ FILES = {
     "`mobiledeploy.json.gz` packed behind a `.tflite`; `metadata_props` of an `.onnx`": "Contract",
     "`run.json` in the folder of `train`": "Run",
     "`mobiledeploy-baseline.json` (`check --baseline`)": "Baseline",
+    "`MANIFEST.json` in the file of `bundle`": "BundleManifest",
+    "`environment.json` in the file of `bundle`": "BundleEnvironment",
     "the file of `bench --record`": "Recording",
     "the file of `report --format json`": "Report",
 }

@@ -1,0 +1,169 @@
+"""Packs artifacts with all that is said of them into one file, checks it, makes them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.core import artifacts as artifacts_
+from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.types import NamedWarning
+from mobiledeploy.steps import arguments, bundle_archive, bundle_contents, defaults
+from mobiledeploy.steps.arguments import AnyPath, AnyPaths
+from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember
+from mobiledeploy.steps.bundle_contents import BundleContents
+from mobiledeploy.steps.reporters import PythonReporter
+
+
+@dataclass(frozen=True)
+class BundleResult(Record):
+    """The answer of `bundle`: the file, its members besides the manifest, and its artifacts there.
+
+    `accepted` is the number of entries of a baseline, `figures` that of records of the store.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    artifacts: tuple[str, ...]
+    members: tuple[BundleMember, ...]
+    accepted: int
+    figures: int
+    warnings: tuple[NamedWarning, ...] = ()
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each member."""
+        rows = tuple((m.name, units.size(m.size_bytes), m.sha256[:12]) for m in self.members)
+        title = f"{self.path}: {units.size(self.size_bytes)}, sha256 {self.sha256}"
+        return (Table(("member", "size", "sha256"), rows, title),)
+
+
+@dataclass(frozen=True)
+class BundleVerification(Record):
+    """The answer of `bundle --verify`: the bundle is whole, and its parts fit each other.
+
+    `artifacts` are the model files in it, `accepted` and `figures` as in `BundleResult`.
+    """
+
+    path: str
+    sha256: str
+    size_bytes: int
+    artifacts: tuple[str, ...]
+    members: int
+    accepted: int
+    figures: int
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The result in words."""
+        counts = f"{self.members} members, {units.several(len(self.artifacts), 'artifact')}"
+        return (
+            f"{self.path} is whole: {counts}, each as {MANIFEST} says",
+            f"sha256 {self.sha256}",
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each line."""
+        return (Table(("verify",), tuple((line,) for line in self.lines)),)
+
+
+def bundle(
+    artifacts: AnyPaths,
+    *,
+    out: AnyPath,
+    baseline: AnyPath | None = None,
+    reporter: Reporter | None = None,
+) -> BundleResult:
+    """Packs artifacts into one zip file: the same artifacts and figures give the same bytes.
+
+    The file holds the models with their records, golden samples and labels, the entries of a
+    baseline, the figures of the store, the command that made them, and the versions of all
+    packages. It holds no absolute paths.
+
+    Example:
+        >>> md.bundle("build/int8_best.tflite", out="release.zip").sha256
+
+    Args:
+        artifacts: one or several files of `export`, each with its record beside it.
+        out: the zip file to write.
+        baseline: a file of accepted artifacts that has entries of these; by default
+            `mobiledeploy-baseline.json` if it is there and has some.
+        reporter: is told of warnings; the default is a `PythonReporter`.
+
+    Returns:
+        The file's hash and its members.
+
+    Raises:
+        InputError: an artifact, its record or a golden file is missing or was changed.
+        UsageError: no artifact, or a place that cannot be written.
+        MissingError: there is no such baseline.
+    """
+    reporter = reporter or PythonReporter()
+    paths, place = arguments.paths(artifacts), Path(out)
+    if not paths:
+        raise UsageError("there is nothing to bundle", "name the model files")
+    records.need_folder(place)
+    accepted = Path(defaults.BASELINE) if baseline is None else Path(baseline)
+    members, contents, warnings = bundle_contents.gather(
+        paths, accepted, need_baseline=baseline is not None
+    )
+    for warning in warnings:
+        reporter.warn(warning)
+    manifest = bundle_archive.write(place, members)
+    return BundleResult(
+        path=str(place),
+        sha256=records.sha256(place),
+        size_bytes=place.stat().st_size,
+        artifacts=_names(contents),
+        members=manifest.members,
+        accepted=len(contents.accepted),
+        figures=len(contents.figures),
+        warnings=warnings,
+    )
+
+
+def bundle_verify(verify: AnyPath) -> BundleVerification:
+    """Checks a bundle: every byte of it, and that its parts are of the same files.
+
+    Example:
+        >>> md.bundle_verify("release.zip").sha256
+
+    Args:
+        verify: the zip file of `bundle`.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        InputError: it is no bundle, or a part of it is missing, surplus or was changed.
+    """
+    path = Path(verify)
+    with _extracted(path) as (folder, manifest, sha256):
+        contents = bundle_contents.check(folder, manifest, inputs.printable(path))
+    return BundleVerification(
+        path=str(path),
+        sha256=sha256,
+        size_bytes=path.stat().st_size,
+        artifacts=_names(contents),
+        members=len(manifest.members),
+        accepted=len(contents.accepted),
+        figures=len(contents.figures),
+    )
+
+
+@contextmanager
+def _extracted(path: Path) -> Iterator[tuple[Path, BundleManifest, str]]:
+    """The members of a bundle in a temporary folder, its manifest, and its sha256."""
+    with artifacts_.scratch() as scratch:
+        folder = scratch / "content"
+        folder.mkdir()
+        yield folder, *bundle_archive.extract(path, folder)
+
+
+def _names(contents: BundleContents) -> tuple[str, ...]:
+    return tuple(one.name for one in contents.bundled)

@@ -1,0 +1,399 @@
+"""A bundle holds all of its artifacts, comes out the same each time, and is checked as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.errors import InputError, MissingError, UsageError
+from mobiledeploy.core.ports import SILENT
+from mobiledeploy.core.types import Artifact
+from mobiledeploy.steps import bundle_archive, bundle_contents
+from mobiledeploy.store import database
+from mobiledeploy.verbs.bundle import bundle, bundle_verify
+from mobiledeploy.verbs.check import update_baseline
+from mobiledeploy.verbs.export import export
+from tests.lite import Lite
+
+
+def tiny() -> bytes:
+    """A float TFLite of three classes for images of 16x16."""
+    dice = np.random.default_rng(1)
+    graph = Lite()
+    image = graph.input((1, 16, 16, 3), name="image")
+    kernel = graph.constant(dice.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32))
+    x = graph.op(
+        "CONV_2D",
+        [image, kernel, graph.constant(np.zeros(4, np.float32))],
+        (1, 8, 8, 4),
+        options="Conv2DOptions",
+        strideH=2,
+        strideW=2,
+        dilationHFactor=1,
+        dilationWFactor=1,
+        fusedActivationFunction=1,
+    )
+    axes = graph.constant(np.array([1, 2], np.int32))
+    x = graph.op("MEAN", [x, axes], (1, 4), options="ReducerOptions", keepDims=False)
+    weights = graph.constant(dice.normal(0, 1, (3, 4)).astype(np.float32))
+    bias = graph.constant(np.zeros(3, np.float32))
+    x = graph.op("FULLY_CONNECTED", [x, weights, bias], (1, 3), options="FullyConnectedOptions")
+    return graph.file(graph.op("SOFTMAX", [x], (1, 3), options="SoftmaxOptions", beta=1.0))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder with a model, photos, two artifacts, a baseline of both, and a store."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "tiny.tflite").write_bytes(tiny())
+    dice = np.random.default_rng(2)
+    for number in range(24):
+        path = folder / "photos" / "abc"[number % 3] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = dice.integers(0, 256, (16, 16, 3), np.uint8) // (1 + number % 3)
+        Image.fromarray(pixels).save(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(folder / "store.db"))
+        done = export(
+            folder / "tiny.tflite",
+            data=folder / "photos",
+            recipe=("float32", "int8_ptq"),
+            format="tflite",
+            input_range=(0, 1),
+            out=folder / "build",
+            timed=False,
+            reporter=SILENT,
+        )
+        paths = [row.path for row in done.rows]
+        update_baseline(paths, baseline=folder / "accepted.json", reporter=SILENT)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def store(project, monkeypatch):
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(project / "store.db"))
+
+
+@pytest.fixture
+def built(project):
+    return sorted((project / "build" / "tiny").glob("*.tflite"))
+
+
+@pytest.fixture(scope="module")
+def whole(project):
+    """A bundle of both artifacts with everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_STORE", str(project / "store.db"))
+        paths = sorted((project / "build" / "tiny").glob("*.tflite"))
+        return bundle(
+            paths, out=project / "all.zip", baseline=project / "accepted.json", reporter=SILENT
+        )
+
+
+@pytest.fixture
+def moved(project, tmp_path):
+    """The artifacts in a folder of the test's own."""
+    shutil.copytree(project / "build" / "tiny", tmp_path / "own")
+    return tmp_path / "own"
+
+
+def members(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist() if name != "MANIFEST.json"}
+
+
+def test_a_bundle_holds_everything(whole, project):
+    contents = members(project / "all.zip")
+    folder = "artifacts/tiny"
+    assert whole.artifacts == (f"{folder}/float32.tflite", f"{folder}/int8_ptq.tflite")
+    golden = {name for name in contents if name.startswith(f"{folder}/golden/")}
+    assert len(golden) == 4
+    assert set(contents) - golden == {
+        *(f"{folder}/{name}.tflite" for name in ("float32", "int8_ptq")),
+        *(f"{folder}/{name}.tflite.json" for name in ("float32", "int8_ptq")),
+        *(f"{folder}/{name}.tflite.labels.txt" for name in ("float32", "int8_ptq")),
+        "baseline.json",
+        "commands.txt",
+        "environment.json",
+        "figures.jsonl",
+        "requirements.lock",
+    }
+    for path in (project / "build" / "tiny").glob("*.tflite"):
+        assert contents[f"{folder}/{path.name}"] == path.read_bytes()
+    assert contents[f"{folder}/int8_ptq.tflite.labels.txt"] == b"a\nb\nc\n"
+    lines = [json.loads(line) for line in contents["figures.jsonl"].splitlines()]
+    kinds = [line["kept"]["record"] for line in lines]
+    assert kinds.count("Artifact") == 2
+    assert set(kinds) == {"Artifact", "Evaluation"}
+    assert whole.figures == len(lines)
+    assert whole.accepted == 2
+    assert b"\nnumpy==" in contents["requirements.lock"]
+    environment = json.loads(contents["environment.json"])
+    assert environment["packages"]["numpy"] == np.__version__
+    assert {m.name: m.sha256 for m in whole.members} == {
+        name: records.sha256(data) for name, data in contents.items()
+    }
+
+
+def test_the_command_that_made_them_is_in_it(whole, project):
+    command = members(whole.path)["commands.txt"].decode()
+    assert command == (
+        "mobiledeploy export tiny.tflite --data=photos --recipe=float32,int8_ptq --format=tflite "
+        "--input-range=0,1\n"
+    )
+
+
+def test_no_folder_of_this_machine_is_in_it(whole, project):
+    assert artifacts.load(project / "build/tiny/float32.tflite").data.source.startswith("/")
+    for name, data in members(whole.path).items():
+        assert str(project).encode() not in data, name
+        assert b"/tmp/" not in data, name
+    baseline = json.loads(members(whole.path)["baseline.json"])
+    assert {entry["data"]["source"] for entry in baseline["accepted"]} == {"photos"}
+
+
+def test_a_bundle_made_again_is_the_same_bytes(whole, built, project, tmp_path):
+    again = bundle(
+        built[::-1], out=tmp_path / "b.zip", baseline=project / "accepted.json", reporter=SILENT
+    )
+    assert again.sha256 == whole.sha256 == records.sha256(project / "all.zip")
+    assert (tmp_path / "b.zip").read_bytes() == (project / "all.zip").read_bytes()
+
+
+def test_the_place_of_the_artifacts_changes_nothing(whole, moved, project, tmp_path):
+    bundle(
+        moved.glob("*.tflite"),
+        out=tmp_path / "b.zip",
+        baseline=project / "accepted.json",
+        reporter=SILENT,
+    )
+    assert (tmp_path / "b.zip").read_bytes() == (project / "all.zip").read_bytes()
+
+
+def test_what_is_unpacked_is_an_artifact(whole, tmp_path):
+    with zipfile.ZipFile(whole.path) as archive:
+        archive.extractall(tmp_path)
+    for name in whole.artifacts:
+        assert artifacts.load(tmp_path / name).data.source == "photos"
+
+
+def test_a_sound_bundle_is_sound(whole):
+    found = bundle_verify(whole.path)
+    assert (found.artifacts, found.sha256) == (whole.artifacts, whole.sha256)
+    assert (found.accepted, found.figures) == (whole.accepted, whole.figures)
+    assert found.members == len(whole.members)
+    assert "is whole" in found.lines[0]
+
+
+def test_without_a_store_or_a_baseline_there_is_less(built, here, monkeypatch):
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "none.db"))
+    done = bundle(built[0], out="one.zip", reporter=SILENT)
+    assert (done.accepted, done.figures) == (0, 0)
+    assert not database.path().exists()
+    assert "baseline.json" not in members("one.zip")
+    assert bundle_verify("one.zip").artifacts == ("artifacts/tiny/float32.tflite",)
+
+
+def test_the_baseline_of_the_folder_is_taken_if_it_names_them(built, project, here):
+    shutil.copy(project / "accepted.json", "mobiledeploy-baseline.json")
+    assert bundle(built[0], out="one.zip", reporter=SILENT).accepted == 1
+    entries = json.loads(Path("mobiledeploy-baseline.json").read_text())
+    entries["accepted"] = []
+    Path("mobiledeploy-baseline.json").write_text(json.dumps(entries))
+    assert bundle(built[0], out="one.zip", reporter=SILENT).accepted == 0
+    with pytest.raises(InputError, match="has no entry of these artifacts"):
+        bundle(built[0], out="one.zip", baseline="mobiledeploy-baseline.json", reporter=SILENT)
+    with pytest.raises(MissingError, match=r"there is no baseline none\.json"):
+        bundle(built[0], out="one.zip", baseline="none.json", reporter=SILENT)
+
+
+def test_two_models_of_one_name_have_folders_of_their_own(moved, built, tmp_path):
+    path = moved / "int8_ptq.tflite"
+    done = bundle([built[0], path], out=tmp_path / "b.zip", reporter=SILENT)
+    folders = {Path(name).parent.name for name in done.artifacts}
+    assert len(folders) == 2
+    assert all(folder.startswith("tiny_") for folder in folders)
+    assert bundle_verify(tmp_path / "b.zip").artifacts == done.artifacts
+
+
+def test_other_versions_than_those_of_the_export_are_a_warning(moved, tmp_path, heard):
+    path = moved / "float32.tflite"
+    artifact = artifacts.load(path)
+    old = dataclasses.replace(artifact, tools=artifact.tools | {"numpy": "1.0"})
+    records.write_atomic(artifacts.record_path(path), records.dumps(old))
+    done = bundle(path, out=tmp_path / "b.zip", reporter=heard)
+    assert [w.name for w in heard.warnings] == ["other-environment"]
+    assert "numpy 1.0, not" in heard.warnings[0].message
+    assert done.warnings == tuple(heard.warnings)
+
+
+# What is refused before anything is written
+
+
+def flip(path, place=100):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def golden_file(folder):
+    return sorted((folder / "golden").iterdir())[0]
+
+
+BROKEN = {
+    "is not the file that its record describes": lambda f: flip(f / "float32.tflite"),
+    "has no record beside it": lambda f: (f / "float32.tflite.json").unlink(),
+    "does not exist": lambda f: (f / "float32.tflite").unlink(),
+    "is not there": lambda f: golden_file(f).unlink(),
+    "is not the one that its name says": lambda f: flip(golden_file(f), 60),
+    "is not JSON": lambda f: (f / "float32.tflite.json").write_text("{"),
+    "says itself another golden samples": lambda f: change(f, sqnr=True),
+    "says itself another preprocessing": lambda f: change(f),
+}
+
+
+def change(folder, sqnr=False):
+    """Another record of the same file."""
+    path = folder / "float32.tflite"
+    artifact = artifacts.load(path)
+    if sqnr:
+        golden = dataclasses.replace(artifact.golden, isa="another")
+        changed = dataclasses.replace(artifact, golden=golden)
+    else:
+        how = dataclasses.replace(artifact.spec.preprocessing, mean=(0.5, 0.5, 0.5))
+        changed = dataclasses.replace(
+            artifact, spec=dataclasses.replace(artifact.spec, preprocessing=how), signature=None
+        )
+    records.write_atomic(artifacts.record_path(path), records.dumps(changed))
+
+
+@pytest.mark.parametrize("message", BROKEN)
+def test_an_artifact_that_is_not_whole_is_refused(message, moved, tmp_path):
+    BROKEN[message](moved)
+    with pytest.raises(InputError) as caught:
+        bundle(moved / "float32.tflite", out=tmp_path / "b.zip", reporter=SILENT)
+    assert message in str(caught.value)
+    assert not (tmp_path / "b.zip").exists()
+
+
+def test_nothing_and_nowhere_are_refused(built, tmp_path):
+    with pytest.raises(UsageError, match="nothing to bundle"):
+        bundle([], out=tmp_path / "b.zip")
+    with pytest.raises(UsageError, match="there is no folder"):
+        bundle(built, out=tmp_path / "none" / "b.zip")
+    with pytest.raises(UsageError, match="is a folder"):
+        bundle(built, out=tmp_path)
+
+
+# Bundles whose zip file is sound and whose parts do not fit each other
+
+FLOAT = "artifacts/tiny/float32.tflite"
+
+
+def edited(name, **fields):
+    def edit(contents):
+        record = json.loads(contents[name])
+        contents[name] = json.dumps(record | fields).encode()
+
+    return edit
+
+
+def swapped(one, other):
+    def edit(contents):
+        contents[one], contents[other] = contents[other], contents[one]
+
+    return edit
+
+
+def less_entries(contents):
+    """The figures of one artifact only, and then of the other only in the bundle."""
+    del contents[FLOAT], contents[f"{FLOAT}.json"], contents[f"{FLOAT}.labels.txt"]
+
+
+LIES = {
+    f"{FLOAT} is not the file that its record describes": swapped(
+        FLOAT, "artifacts/tiny/int8_ptq.tflite"
+    ),
+    "sha256": edited(f"{FLOAT}.json", sha256=5),
+    "has other labels than the record": lambda c: c.update({f"{FLOAT}.labels.txt": b"x\ny\nz\n"}),
+    "environment.json is missing": lambda c: c.pop("environment.json"),
+    "requirements.lock has other versions": lambda c: c.update({"requirements.lock": b"numpy==1"}),
+    "not a mapping": edited("environment.json", packages=[]),
+    "member artifacts/tiny/note.txt belongs to no artifact": lambda c: c.update(
+        {"artifacts/tiny/note.txt": b"hello"}
+    ),
+    "member run.sh belongs to no artifact": lambda c: c.update({"run.sh": b"rm -r ."}),
+    "baseline.json has an entry of another file": less_entries,
+    "holds no artifact": lambda c: [c.pop(n) for n in list(c) if n.endswith(".tflite.json")],
+    "figures.jsonl, line 1 is not a record": lambda c: c.update({"figures.jsonl": b"{}\n"}),
+    "was edited": lambda c: c.update(
+        {"baseline.json": c["baseline.json"].replace(b'"isa": "', b'"isa": "x')}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", LIES)
+def test_parts_that_do_not_fit_are_named(message, whole, tmp_path):
+    contents = members(whole.path)
+    LIES[message](contents)
+    bundle_archive.write(tmp_path / "lie.zip", contents)
+    with pytest.raises(InputError) as caught:
+        bundle_verify(tmp_path / "lie.zip")
+    assert message in str(caught.value)
+    assert "lie.zip" in str(caught.value)
+    assert "/content/" not in str(caught.value)
+
+
+def test_a_golden_file_of_another_name_is_named(whole, tmp_path):
+    contents = members(whole.path)
+    one, other = sorted(name for name in contents if "/golden/" in name)[:2]
+    swapped(one, other)(contents)
+    bundle_archive.write(tmp_path / "lie.zip", contents)
+    with pytest.raises(InputError, match="is not the one that its name says"):
+        bundle_verify(tmp_path / "lie.zip")
+
+
+def test_figures_of_another_file_are_named(whole, built, tmp_path):
+    contents = members(whole.path)
+    less_entries(contents)
+    del contents["baseline.json"]
+    bundle_archive.write(tmp_path / "lie.zip", contents)
+    with pytest.raises(InputError, match=r"figures\.jsonl has a figure of another file"):
+        bundle_verify(tmp_path / "lie.zip")
+
+
+# Paths in texts
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"message": "cannot read /home/me/photos/a.png: broken"}, "cannot read a.png: broken"),
+        ({"message": "1/2 of https://x.org/a/b, and/or n/a"}, None),
+        ({"source": "/home/me/photos/"}, "photos"),
+        ({"source": "photos/mine"}, None),
+        ({"labels": ["/m/01g317"]}, None),
+        ({"source": "/"}, "folder"),
+    ],
+)
+def test_absolute_paths_lose_their_folders(before, after):
+    (value,) = bundle_contents._portable(before).values()
+    assert value == (next(iter(before.values())) if after is None else after)
+
+
+def test_a_record_without_paths_is_packed_as_it_is(project):
+    path = project / "build" / "tiny" / "float32.tflite"
+    text = artifacts.record_path(path).read_bytes()
+    artifact = records.loads(Artifact, text)
+    assert bundle_contents._portable_record(artifact, text) != text
+    short = records.loads(Artifact, bundle_contents._portable_record(artifact, text))
+    odd = json.dumps(json.loads(records.dumps(short))).encode()
+    assert bundle_contents._portable_record(short, odd) == odd
