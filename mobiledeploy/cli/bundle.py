@@ -30,6 +30,16 @@ from mobiledeploy.steps import defaults
     help=f"File of accepted artifacts, whose entries of these are packed; default: "
     f"{defaults.BASELINE} if it is there.",
 )
+@_settings.option(
+    "--weights-license",
+    metavar="NAME",
+    help="Licence of your weights for the model card, such as Apache-2.0; default: unknown.",
+)
+@_settings.option(
+    "--data-license",
+    metavar="NAME",
+    help="Licence of your images for the model card; default: unknown.",
+)
 @click.option(
     "--verify",
     type=click.Path(path_type=Path),
@@ -41,6 +51,8 @@ def command(
     artifacts: tuple[Path, ...],
     out: Path | None,
     baseline: Path | None,
+    weights_license: str | None,
+    data_license: str | None,
     verify: Path | None,
     json: bool,
     quiet: bool,
@@ -53,8 +65,9 @@ def command(
     """
     from mobiledeploy.verbs import bundle as verb
 
+    licences = {"weights_license": weights_license, "data_license": data_license}
     if verify is not None:
-        _refuse_with("--verify", artifacts=artifacts, out=out, baseline=baseline)
+        _refuse_with("--verify", artifacts=artifacts, out=out, baseline=baseline, **licences)
         result = verb.bundle_verify(verify)
         if json:
             _frame.emit_json(result)
@@ -65,7 +78,7 @@ def command(
     if out is None:
         raise UsageError("--out is missing", "name the zip file to write: --out release.zip")
     with _frame.Terminal(quiet, verbose) as terminal:
-        written = verb.bundle(artifacts, out=out, baseline=baseline, reporter=terminal)
+        written = verb.bundle(artifacts, out=out, baseline=baseline, reporter=terminal, **licences)
     if json:
         _frame.emit_json(written)
     else:
@@ -76,5 +89,5 @@ def _refuse_with(mode: str, **others: object) -> None:
     """UsageError for arguments that do not go with an option."""
     for name, value in others.items():
         if value not in (None, ()):
-            what = "ARTIFACT" if name == "artifacts" else f"--{name}"
+            what = "ARTIFACT" if name == "artifacts" else f"--{name.replace('_', '-')}"
             raise UsageError(f"{what} does not go with {mode}", "leave it out")

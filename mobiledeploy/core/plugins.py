@@ -53,6 +53,8 @@ EXTRA_OF = {
     "tensorflow_model_optimization": "export",
     "h5py": "export",
     "matplotlib": "plot",
+    "cyclonedx": "bundle",
+    "model_signing": "sign",
     "pycocotools": "detection",
     "vl_convert": "report",
     "ray": "ray",

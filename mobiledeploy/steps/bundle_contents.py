@@ -15,15 +15,18 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Artifact, LatencyComparison, NamedWarning, Verdict
 from mobiledeploy.steps import (
     baseline,
+    bill_of_materials,
     bundle_commands,
     bundle_environment,
     golden,
     golden_inputs,
+    model_card,
     store_records,
 )
 from mobiledeploy.steps.baseline import Accepted, Baseline
 from mobiledeploy.steps.bundle_archive import BundleManifest, plain
 from mobiledeploy.steps.bundle_environment import BundleEnvironment
+from mobiledeploy.steps.model_card import BundleCard, Licences
 from mobiledeploy.store import database
 from mobiledeploy.store.database import Store, StoredRecord
 
@@ -31,10 +34,13 @@ ARTIFACTS = "artifacts"
 BASELINE = "baseline.json"
 COMMANDS = "commands.txt"
 ENVIRONMENT = "environment.json"
+CARD = "MODEL_CARD.json"
+CARD_TEXT = "MODEL_CARD.md"
 FIGURES = "figures.jsonl"
+MATERIALS = "bom.cdx.json"
 LOCK = "requirements.lock"
 LABELS = "labels.txt"
-_ONE_OF_EACH = (COMMANDS, ENVIRONMENT, FIGURES, LOCK)
+_ONE_OF_EACH = (CARD, CARD_TEXT, COMMANDS, ENVIRONMENT, FIGURES, LOCK, MATERIALS)
 _UPDATE = "mobiledeploy check --update-baseline"
 # Fields that name a file or a folder of the user's, and fields of text that may.
 _PATHS = ("custom_objects", "data", "model", "source", "weights")
@@ -63,7 +69,7 @@ class BundleContents:
 
 
 def gather(
-    paths: Sequence[Path], baseline_file: Path, *, need_baseline: bool
+    paths: Sequence[Path], baseline_file: Path, licences: Licences, *, need_baseline: bool
 ) -> tuple[dict[str, bytes | Path], BundleContents, tuple[NamedWarning, ...]]:
     """The members of a bundle of these artifacts by name, what they say, and warnings.
 
@@ -72,12 +78,13 @@ def gather(
     Args:
         paths: artifacts, each with its record and golden files.
         baseline_file: a baseline; its entries of them become a part of the bundle.
+        licences: of weights and data that do not come with mobiledeploy.
         need_baseline: whether it must be there and have some.
 
     Raises:
         InputError: a file, a record or a golden file is missing, or is another than its record
             says; a file has no record; the baseline has no entry of these artifacts.
-        MissingError: there is no such baseline.
+        MissingError: there is no such baseline, or the bundle extra is not installed.
     """
     loaded = [(path, _load(path)) for path in paths]
     contents: dict[str, bytes | Path] = {}
@@ -97,6 +104,7 @@ def gather(
                 contents[f"{name}.{LABELS}"] = _label_lines(artifact)
             stated = records.loads(Artifact, text, str(path))
             bundled.append(BundledArtifact(name, stated, path))
+    bundled.sort(key=lambda one: one.name)
     hashes = {one.artifact.sha256 for one in bundled}
     accepted = _accepted(baseline_file, hashes) if need_baseline or baseline_file.exists() else ()
     if need_baseline and not accepted:
@@ -112,8 +120,12 @@ def gather(
     contents[ENVIRONMENT] = records.dumps(environment).encode()
     contents[LOCK] = bundle_environment.lock(environment).encode()
     figures = tuple(database.read_stored(line, FIGURES) for line in lines)
+    named = [(one.name, one.artifact) for one in bundled]
+    card = model_card.card(named, figures, licences)
+    contents[CARD] = records.dumps(card).encode()
+    contents[CARD_TEXT] = model_card.markdown(card).encode()
+    contents[MATERIALS] = bill_of_materials.text(card, environment).encode()
     others = bundle_environment.other_versions([one.artifact for one in bundled])
-    bundled.sort(key=lambda one: one.name)
     return (
         contents,
         BundleContents(tuple(bundled), environment, accepted, figures),
@@ -172,6 +184,15 @@ def _check_rest(
             != bundle_environment.lock(environment).encode()
         ):
             raise InputError(f"{LOCK} has other versions than {ENVIRONMENT}")
+        card = records.loads(
+            BundleCard, inputs.read(folder / CARD, inputs.RECORD), str(folder / CARD)
+        )
+        if [(a.name, a.sha256) for a in card.artifacts] != [
+            (one.name, one.artifact.sha256) for one in bundled
+        ]:
+            raise InputError(f"{CARD} is of other files")
+        own = [one.artifact.sha256 for one in bundled]
+        bill_of_materials.check(inputs.read(folder / MATERIALS, inputs.RECORD), own, MATERIALS)
         accepted: tuple[Accepted, ...] = ()
         if BASELINE in names:
             accepted = baseline.read(folder / BASELINE, _UPDATE).accepted

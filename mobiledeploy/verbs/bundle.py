@@ -17,6 +17,7 @@ from mobiledeploy.steps import arguments, bundle_archive, bundle_contents, defau
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember
 from mobiledeploy.steps.bundle_contents import BundleContents
+from mobiledeploy.steps.model_card import UNKNOWN, Licences
 from mobiledeploy.steps.reporters import PythonReporter
 
 
@@ -77,13 +78,15 @@ def bundle(
     *,
     out: AnyPath,
     baseline: AnyPath | None = None,
+    weights_license: str | None = None,
+    data_license: str | None = None,
     reporter: Reporter | None = None,
 ) -> BundleResult:
     """Packs artifacts into one zip file: the same artifacts and figures give the same bytes.
 
     The file holds the models with their records, golden samples and labels, the entries of a
-    baseline, the figures of the store, the command that made them, and the versions of all
-    packages. It holds no absolute paths.
+    baseline, the figures of the store, the command that made them, the versions of all packages, a
+    model card, and a bill of materials (CycloneDX 1.6). It holds no absolute paths.
 
     Example:
         >>> md.bundle("build/int8_best.tflite", out="release.zip").sha256
@@ -93,6 +96,9 @@ def bundle(
         out: the zip file to write.
         baseline: a file of accepted artifacts that has entries of these; by default
             `mobiledeploy-baseline.json` if it is there and has some.
+        weights_license: of your weights: an SPDX identifier such as Apache-2.0, or another name;
+            the default is unknown. Those of mobiledeploy have its own.
+        data_license: of your images, as `weights_license`.
         reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
@@ -101,7 +107,7 @@ def bundle(
     Raises:
         InputError: an artifact, its record or a golden file is missing or was changed.
         UsageError: no artifact, or a place that cannot be written.
-        MissingError: there is no such baseline.
+        MissingError: there is no such baseline; the extra `bundle` is not installed.
     """
     reporter = reporter or PythonReporter()
     paths, place = arguments.paths(artifacts), Path(out)
@@ -110,7 +116,10 @@ def bundle(
     records.need_folder(place)
     accepted = Path(defaults.BASELINE) if baseline is None else Path(baseline)
     members, contents, warnings = bundle_contents.gather(
-        paths, accepted, need_baseline=baseline is not None
+        paths,
+        accepted,
+        Licences(weights_license or UNKNOWN, data_license or UNKNOWN),
+        need_baseline=baseline is not None,
     )
     for warning in warnings:
         reporter.warn(warning)

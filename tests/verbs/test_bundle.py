@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
@@ -17,11 +18,16 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Artifact
 from mobiledeploy.steps import bundle_archive, bundle_contents
+from mobiledeploy.steps.model_card import BundleCard
 from mobiledeploy.store import database
 from mobiledeploy.verbs.bundle import bundle, bundle_verify
 from mobiledeploy.verbs.check import update_baseline
 from mobiledeploy.verbs.export import export
 from tests.lite import Lite
+
+pytest.importorskip(
+    "cyclonedx", reason="cyclonedx-python-lib is not there (pip install 'mobiledeploy[bundle]')"
+)
 
 
 def tiny() -> bytes:
@@ -120,7 +126,10 @@ def test_a_bundle_holds_everything(whole, project):
         *(f"{folder}/{name}.tflite" for name in ("float32", "int8_ptq")),
         *(f"{folder}/{name}.tflite.json" for name in ("float32", "int8_ptq")),
         *(f"{folder}/{name}.tflite.labels.txt" for name in ("float32", "int8_ptq")),
+        "MODEL_CARD.json",
+        "MODEL_CARD.md",
         "baseline.json",
+        "bom.cdx.json",
         "commands.txt",
         "environment.json",
         "figures.jsonl",
@@ -235,6 +244,99 @@ def test_other_versions_than_those_of_the_export_are_a_warning(moved, tmp_path, 
     assert done.warnings == tuple(heard.warnings)
 
 
+# The model card and the bill of materials
+
+
+def test_the_card_says_what_the_files_are_made_of_and_how_good(whole, built):
+    contents = members(whole.path)
+    card = records.loads(BundleCard, contents["MODEL_CARD.json"])
+    assert [a.name for a in card.artifacts] == list(whole.artifacts)
+    int8 = card.artifacts[1]
+    artifact = artifacts.load(built[1])
+    assert [(s.role, s.name, s.licence) for s in int8.sources] == [
+        ("weights", "tiny.tflite", "unknown"),
+        ("evaluation", "photos", "unknown"),
+        ("calibration", "photos", "unknown"),
+    ]
+    assert int8.sources[0].sha256 == artifact.spec.weights.sha256
+    metrics = {m.name: m for m in int8.metrics}
+    with database.Store.open() as store:
+        evaluation = store.evaluation_of(artifact.sha256)
+    top1 = metrics["top1"]
+    assert (top1.value, top1.images) == (evaluation.top1, evaluation.images)
+    assert top1.interval[0] <= top1.value <= top1.interval[1]
+    sqnr = metrics["sqnr_db"]
+    assert (sqnr.value, sqnr.interval) == (artifact.fidelity.sqnr_db, None)
+    assert int8.warnings
+    text = contents["MODEL_CARD.md"].decode()
+    assert "| weights | tiny.tflite |" in text
+    assert "| unknown |" in text
+    assert "95 % interval" in text
+
+
+def test_licences_are_those_that_the_user_names(built, tmp_path):
+    bundle(
+        built[0],
+        out=tmp_path / "b.zip",
+        weights_license="Apache-2.0",
+        data_license="my own",
+        reporter=SILENT,
+    )
+    contents = members(tmp_path / "b.zip")
+    materials = json.loads(contents["bom.cdx.json"])
+    licences = {
+        c["bom-ref"].partition(":")[0]: c["licenses"]
+        for c in materials["components"]
+        if "licenses" in c
+    }
+    assert licences["weights"] == licences["model"] == [{"license": {"id": "Apache-2.0"}}]
+    assert licences["evaluation"] == [{"license": {"name": "my own"}}]
+    assert b"| Apache-2.0 |" in contents["MODEL_CARD.md"]
+
+
+def test_the_bill_of_materials_names_models_data_weights_and_packages(whole, built):
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    text = members(whole.path)["bom.cdx.json"].decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    broken = text.replace('"lowerBound"', '"lower"', 1)
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(broken) is not None
+    data = json.loads(text)
+    assert "timestamp" not in data["metadata"]
+    components = {c["bom-ref"]: c for c in data["components"]}
+    kinds = [c["type"] for c in components.values()]
+    # Weights, and images for evaluation and for calibration.
+    assert (kinds.count("machine-learning-model"), kinds.count("data")) == (2, 3)
+    assert components["package:numpy"]["purl"] == f"pkg:pypi/numpy@{np.__version__}"
+    model = components["model:artifacts/tiny/int8_ptq.tflite"]
+    assert model["hashes"][0]["content"] == records.sha256(built[1])
+    card = model["modelCard"]
+    sets = [d["ref"] for d in card["modelParameters"]["datasets"]]
+    assert {components[ref]["data"][0]["type"] for ref in sets} == {"dataset"}
+    metrics = {m["type"]: m for m in card["quantitativeAnalysis"]["performanceMetrics"]}
+    bounds = metrics["top1"]["confidenceInterval"]
+    assert float(bounds["lowerBound"]) <= float(metrics["top1"]["value"])
+    dependencies = {d["ref"]: d.get("dependsOn", []) for d in data["dependencies"]}
+    assert len(dependencies["model:artifacts/tiny/int8_ptq.tflite"]) == 3
+    assert len(dependencies["model:artifacts/tiny/float32.tflite"]) == 2
+
+
+def test_other_models_have_another_serial_number(whole, built, tmp_path):
+    bundle(built[0], out=tmp_path / "one.zip", reporter=SILENT)
+    numbers = {
+        json.loads(members(path)["bom.cdx.json"])["serialNumber"]
+        for path in (whole.path, tmp_path / "one.zip")
+    }
+    assert len(numbers) == 2
+
+
+def test_without_the_library_the_extra_is_named(built, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cyclonedx.model.bom", None)
+    with pytest.raises(MissingError, match=r"pip install 'mobiledeploy\[bundle\]'"):
+        bundle(built[0], out=tmp_path / "b.zip", reporter=SILENT)
+
+
 # What is refused before anything is written
 
 
@@ -314,7 +416,7 @@ def swapped(one, other):
 
 
 def less_entries(contents):
-    """The figures of one artifact only, and then of the other only in the bundle."""
+    """One artifact is not there, and everything else speaks of it."""
     del contents[FLOAT], contents[f"{FLOAT}.json"], contents[f"{FLOAT}.labels.txt"]
 
 
@@ -331,7 +433,12 @@ LIES = {
         {"artifacts/tiny/note.txt": b"hello"}
     ),
     "member run.sh belongs to no artifact": lambda c: c.update({"run.sh": b"rm -r ."}),
-    "baseline.json has an entry of another file": less_entries,
+    "MODEL_CARD.json is of other files": less_entries,
+    "bom.cdx.json is of other models": lambda c: edited(
+        "bom.cdx.json",
+        components=[x for x in json.loads(c["bom.cdx.json"])["components"] if "modelCard" not in x],
+    )(c),
+    "bom.cdx.json is no bill of materials": edited("bom.cdx.json", specVersion="1.5"),
     "holds no artifact": lambda c: [c.pop(n) for n in list(c) if n.endswith(".tflite.json")],
     "figures.jsonl, line 1 is not a record": lambda c: c.update({"figures.jsonl": b"{}\n"}),
     "was edited": lambda c: c.update(
@@ -361,12 +468,12 @@ def test_a_golden_file_of_another_name_is_named(whole, tmp_path):
         bundle_verify(tmp_path / "lie.zip")
 
 
-def test_figures_of_another_file_are_named(whole, built, tmp_path):
-    contents = members(whole.path)
-    less_entries(contents)
-    del contents["baseline.json"]
+@pytest.mark.parametrize("name", ["baseline.json", "figures.jsonl"])
+def test_statements_about_another_file_are_named(name, whole, built, tmp_path):
+    bundle(built[0], out=tmp_path / "one.zip", reporter=SILENT)
+    contents = members(tmp_path / "one.zip") | {name: members(whole.path)[name]}
     bundle_archive.write(tmp_path / "lie.zip", contents)
-    with pytest.raises(InputError, match=r"figures\.jsonl has a figure of another file"):
+    with pytest.raises(InputError, match=rf"{name} has an? \w+ of another file"):
         bundle_verify(tmp_path / "lie.zip")
 
 
