@@ -152,6 +152,9 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.reporters import (
         PythonReporter as PythonReporter,
     )
+    from mobiledeploy.steps.reproduction import (
+        ReproducedFile as ReproducedFile,
+    )
     from mobiledeploy.verbs.analyze import (
         Analysis as Analysis,
         Budget as Budget,
@@ -170,9 +173,11 @@ if TYPE_CHECKING:
         bench as bench,
     )
     from mobiledeploy.verbs.bundle import (
+        BundleReproduction as BundleReproduction,
         BundleResult as BundleResult,
         BundleVerification as BundleVerification,
         bundle as bundle,
+        bundle_reproduce as bundle_reproduce,
         bundle_verify as bundle_verify,
     )
     from mobiledeploy.verbs.calibrate import (

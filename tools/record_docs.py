@@ -33,6 +33,7 @@ COMMANDS = {
     "bench": "BenchResult",
     "bench --compare": "LatencyComparison",
     "bundle": "BundleResult",
+    "bundle --reproduce": "BundleReproduction",
     "bundle --verify": "BundleVerification",
     "check": "Report",
     "check --update-baseline": "BaselineUpdate",

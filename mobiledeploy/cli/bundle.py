@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
-from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.steps import defaults
 
 
@@ -21,8 +22,8 @@ from mobiledeploy.steps import defaults
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    metavar="FILE.zip",
-    help="File to write.",
+    metavar="FILE.zip|DIR",
+    help="File to write; with --reproduce the folder for the new files.",
 )
 @_settings.option(
     "--baseline",
@@ -46,6 +47,18 @@ from mobiledeploy.steps import defaults
     metavar="FILE.zip",
     help="Check a bundle, every byte of it.",
 )
+@click.option(
+    "--reproduce",
+    type=click.Path(path_type=Path),
+    metavar="FILE.zip",
+    help="Make the artifacts of a bundle again and compare them, byte for byte.",
+)
+@click.option("--data", metavar="DIR|FILE", help="With --reproduce: your images, if it needs them.")
+@click.option(
+    "--weights",
+    metavar="FILE",
+    help="With --reproduce: your weights or model file, if it needs them.",
+)
 @_frame.common
 def command(
     artifacts: tuple[Path, ...],
@@ -54,35 +67,65 @@ def command(
     weights_license: str | None,
     data_license: str | None,
     verify: Path | None,
+    reproduce: Path | None,
+    data: str | None,
+    weights: str | None,
     json: bool,
     quiet: bool,
     verbose: int,
 ) -> None:
     """Pack ARTIFACTS with their records, golden samples and figures into one zip file.
 
-    The same artifacts and figures give the same bytes. A bundle that was changed, or an artifact
-    that is not the one of its record, exits with 7.
+    The same artifacts and figures give the same bytes. The exit code is 7 for a bundle that was
+    changed, for an artifact that is not the one of its record, and for files that do not come out
+    the same with --reproduce.
     """
     from mobiledeploy.verbs import bundle as verb
 
-    licences = {"weights_license": weights_license, "data_license": data_license}
+    packing = {
+        "artifacts": artifacts,
+        "baseline": baseline,
+        "weights_license": weights_license,
+        "data_license": data_license,
+    }
+    again = {"data": data, "weights": weights}
     if verify is not None:
-        _refuse_with("--verify", artifacts=artifacts, out=out, baseline=baseline, **licences)
-        result = verb.bundle_verify(verify)
-        if json:
-            _frame.emit_json(result)
-        else:
-            for line in result.lines:
-                click.echo(units.one_line(line))
+        _refuse_with("--verify", **packing, **again, out=out, reproduce=reproduce)
+        checked = verb.bundle_verify(verify)
+        _answer(checked, checked.lines, json)
         return
     if out is None:
-        raise UsageError("--out is missing", "name the zip file to write: --out release.zip")
+        raise UsageError("--out is missing", "say where to write: --out release.zip")
+    if reproduce is not None:
+        _refuse_with("--reproduce", **packing)
+        with _frame.Terminal(quiet, verbose) as terminal:
+            made = verb.bundle_reproduce(
+                reproduce, out=out, data=data, weights=weights, reporter=terminal
+            )
+        _answer(made, made.lines, json)
+        click.get_current_context().exit(0 if made.same else InputError.exit_code)
+    _refuse_with("a new bundle", **again)
     with _frame.Terminal(quiet, verbose) as terminal:
-        written = verb.bundle(artifacts, out=out, baseline=baseline, reporter=terminal, **licences)
+        written = verb.bundle(
+            artifacts,
+            out=out,
+            baseline=baseline,
+            weights_license=weights_license,
+            data_license=data_license,
+            reporter=terminal,
+        )
     if json:
         _frame.emit_json(written)
     else:
         _frame.show(written)
+
+
+def _answer(record: object, lines: Sequence[str], json: bool) -> None:
+    if json:
+        _frame.emit_json(record)
+        return
+    for line in lines:
+        click.echo(units.one_line(line))
 
 
 def _refuse_with(mode: str, **others: object) -> None:

@@ -66,6 +66,12 @@ def _text(value: object) -> str:
     return f"{value:.17g}" if isinstance(value, float) else str(value)
 
 
+def needs(a: ExportArguments) -> tuple[bool, bool]:
+    """Whether an export used data of the user's own, and weights or a model of the user's own."""
+    own_data = a.data is not None and a.data not in builtin_data.NAMES
+    return own_data, a.model is not None or a.weights not in _OWN_WEIGHTS
+
+
 def config(
     artifact: Artifact, out: Path, *, data: Path | None, weights: Path | None
 ) -> ExportConfig:
@@ -80,7 +86,7 @@ def config(
     Raises:
         InputError: the record does not say how the file was made, or it was made with code of the
             user's own.
-        UsageError: data or weights that the record does not need, or that are not given.
+        UsageError: the record needs data or weights that are not given.
     """
     a = artifact.arguments
     if a is None:
@@ -93,18 +99,16 @@ def config(
             f"{artifact.path} was made with code of its own ({line(artifact)})",
             "if you trust that code, run this command yourself",
         )
-    own_data = a.data is not None and a.data not in builtin_data.NAMES
-    own_weights = a.model is not None or a.weights not in _OWN_WEIGHTS
+    own_data, own_weights = needs(a)
     for option, value, needed, name in (
         ("--data", data, own_data, a.data),
         ("--weights", weights, own_weights, a.model or a.weights),
     ):
         if needed and value is None:
             raise UsageError(
-                f"{artifact.path} was made with {name}, which no bundle holds", f"give {option}"
+                f"{artifact.path} was made with {name}, which no bundle holds",
+                f"give {option} with yours",
             )
-        if value is not None and not needed:
-            raise UsageError(f"{artifact.path} was not made with {option} of a user's own")
     pre = artifact.spec.preprocessing
     return ExportConfig(
         model=weights if a.model is not None else None,

@@ -13,12 +13,13 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import NamedWarning
-from mobiledeploy.steps import arguments, bundle_archive, bundle_contents, defaults
+from mobiledeploy.steps import arguments, bundle_archive, bundle_contents, defaults, reproduction
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember
 from mobiledeploy.steps.bundle_contents import BundleContents
 from mobiledeploy.steps.model_card import UNKNOWN, Licences
 from mobiledeploy.steps.reporters import PythonReporter
+from mobiledeploy.steps.reproduction import ReproducedFile
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,34 @@ class BundleVerification(Record):
     def tables(self) -> tuple[Table, ...]:
         """A row for each line."""
         return (Table(("verify",), tuple((line,) for line in self.lines)),)
+
+
+@dataclass(frozen=True)
+class BundleReproduction(Record):
+    """The answer of `bundle --reproduce`: each file of the bundle, made again below `folder`."""
+
+    path: str
+    folder: str
+    files: tuple[ReproducedFile, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether every file came out the same, byte for byte."""
+        return all(file.same for file in self.files)
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The result in words."""
+        lines = []
+        for file in self.files:
+            words = "the same bytes" if file.same else "differs"
+            lines.append(f"{file.name}: {words}, sha256 {file.sha256}")
+            lines += [f"{file.name}: {difference}" for difference in file.differences]
+        return tuple(lines)
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each line."""
+        return (Table(("reproduce",), tuple((line,) for line in self.lines)),)
 
 
 def bundle(
@@ -163,6 +192,50 @@ def bundle_verify(verify: AnyPath) -> BundleVerification:
         accepted=len(contents.accepted),
         figures=len(contents.figures),
     )
+
+
+def bundle_reproduce(
+    reproduce: AnyPath,
+    *,
+    out: AnyPath,
+    data: AnyPath | None = None,
+    weights: AnyPath | None = None,
+    reporter: Reporter | None = None,
+) -> BundleReproduction:
+    """Makes the artifacts of a bundle again, by the arguments in their records, and compares them.
+
+    Nothing that a record names is opened: your own images and weights are those that you give.
+
+    Example:
+        >>> md.bundle_reproduce("release.zip", out="again").same
+
+    Args:
+        reproduce: the zip file of `bundle`; it is checked first.
+        out: the folder for the models' folders.
+        data: your images, if the artifacts were made with images of yours.
+        weights: your weights or model file, if the artifacts were made with one of yours.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
+
+    Returns:
+        Each file, whether its bytes are the same, and otherwise how it differs.
+
+    Raises:
+        InputError: it is no bundle or was changed; the weights are others than those of the record;
+            a file cannot be made, or its record does not say how.
+        UsageError: data or weights are missing, or no record needs them.
+        MissingError: TensorFlow or another asset is missing.
+    """
+    reporter, path, folder = reporter or PythonReporter(), Path(reproduce), Path(out)
+    with _extracted(path) as (content, manifest, _):
+        contents = bundle_contents.check(content, manifest, inputs.printable(path))
+        files = reproduction.reproduce(
+            contents,
+            folder,
+            data=arguments.path(data),
+            weights=arguments.path(weights),
+            reporter=reporter,
+        )
+    return BundleReproduction(str(path), str(folder), files)
 
 
 @contextmanager

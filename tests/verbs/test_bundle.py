@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -17,12 +18,19 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Artifact
-from mobiledeploy.steps import bundle_archive, bundle_contents
+from mobiledeploy.steps import (
+    bundle_archive,
+    bundle_contents,
+    bundle_environment,
+    reproduction,
+)
+from mobiledeploy.steps.bundle_contents import BundleContents, BundledArtifact
 from mobiledeploy.steps.model_card import BundleCard
 from mobiledeploy.store import database
-from mobiledeploy.verbs.bundle import bundle, bundle_verify
+from mobiledeploy.verbs.bundle import bundle, bundle_reproduce, bundle_verify
 from mobiledeploy.verbs.check import update_baseline
 from mobiledeploy.verbs.export import export
+from tests import warm
 from tests.lite import Lite
 
 pytest.importorskip(
@@ -475,6 +483,196 @@ def test_statements_about_another_file_are_named(name, whole, built, tmp_path):
     bundle_archive.write(tmp_path / "lie.zip", contents)
     with pytest.raises(InputError, match=rf"{name} has an? \w+ of another file"):
         bundle_verify(tmp_path / "lie.zip")
+
+
+# Making them again
+
+
+def test_the_artifacts_come_out_the_same_elsewhere(whole, project, here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here / "home"))
+    monkeypatch.delenv("MOBILEDEPLOY_STORE")
+    done = bundle_reproduce(
+        whole.path,
+        out="again",
+        data=project / "photos",
+        weights=project / "tiny.tflite",
+        reporter=SILENT,
+    )
+    assert done.same
+    assert [(f.name, f.differences) for f in done.files] == [(n, ()) for n in whole.artifacts]
+    for file in done.files:
+        assert records.sha256(Path(file.path)) == file.sha256 == file.sha256_in_bundle
+        assert artifacts.load(Path(file.path)).sha256 == file.sha256
+    assert len(done.lines) == 2
+    assert not Path(".mobiledeploy").exists()
+
+
+def test_other_images_give_another_file_and_are_named(project, built, tmp_path):
+    bundle(built[1], out=tmp_path / "int8.zip", reporter=SILENT)
+    shutil.copytree(project / "photos", tmp_path / "photos")
+    for path in (tmp_path / "photos").rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path)) // 2).save(path)
+    done = bundle_reproduce(
+        tmp_path / "int8.zip",
+        out=tmp_path / "again",
+        data=tmp_path / "photos",
+        weights=project / "tiny.tflite",
+        reporter=SILENT,
+    )
+    assert not done.same
+    (file,) = done.files
+    words = " | ".join(file.differences)
+    assert "bytes" in words
+    assert "the golden samples are others" in words
+    assert "calibration images: " in words
+    assert "evaluation images: " in words
+    assert "differs, sha256" in done.lines[0]
+
+
+def test_another_name_changes_the_metadata_only(project, built, tmp_path):
+    bundle(built[0], out=tmp_path / "float.zip", reporter=SILENT)
+    shutil.copy(project / "tiny.tflite", tmp_path / "renamed.tflite")
+    done = bundle_reproduce(
+        tmp_path / "float.zip",
+        out=tmp_path / "again",
+        data=project / "photos",
+        weights=tmp_path / "renamed.tflite",
+        reporter=SILENT,
+    )
+    (file,) = done.files
+    assert file.differences == (
+        "the model is the same, and only the metadata in the file differ",
+        "the answers to the golden samples differ by 0 at most",
+        "the model's name: renamed, not tiny",
+    )
+
+
+def test_other_weights_are_refused(whole, project, tmp_path):
+    other = bytearray(tiny())
+    other[other.index(np.float32(0).tobytes() * 4)] ^= 1
+    (tmp_path / "tiny.tflite").write_bytes(other)
+    with pytest.raises(InputError, match="holds other weights than those that made"):
+        bundle_reproduce(
+            whole.path,
+            out=tmp_path / "again",
+            data=project / "photos",
+            weights=tmp_path / "tiny.tflite",
+            reporter=SILENT,
+        )
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_a_record_names_is_never_opened(whole, project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    with pytest.raises(UsageError, match=r"was made with photos, which .*; give --data"):
+        bundle_reproduce(whole.path, out=tmp_path, weights="tiny.tflite", reporter=SILENT)
+    with pytest.raises(UsageError, match=r"was made with tiny\.tflite, which .*; give --weights"):
+        bundle_reproduce(whole.path, out=tmp_path, data="photos", reporter=SILENT)
+
+
+def rewritten(whole, path, **changes):
+    """A bundle of one artifact whose record has other arguments."""
+    contents = members(whole.path)
+    record = json.loads(contents[f"{FLOAT}.json"])
+    arguments = record["arguments"]
+    record["arguments"] = None if changes == {"arguments": None} else arguments | changes
+    contents[f"{FLOAT}.json"] = json.dumps(record).encode()
+    bundle_archive.write(path, contents)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"arguments": None}, "does not say how the file was made"),
+        ({"custom_objects": "evil.py"}, "was made with code of its own"),
+        ({"unsafe": True}, "was made with code of its own"),
+        ({"formats": ["onnx"]}, "says another recipe or format than its command"),
+    ],
+)
+def test_a_record_that_cannot_be_followed_is_refused(changes, message, whole, project, tmp_path):
+    path = rewritten(whole, tmp_path / "b.zip", **changes)
+    with pytest.raises(InputError, match=message):
+        bundle_reproduce(
+            path,
+            out=tmp_path / "again",
+            data=project / "photos",
+            weights=project / "tiny.tflite",
+            reporter=SILENT,
+        )
+
+
+def test_data_that_nobody_needs_are_refused(whole, tmp_path):
+    path = rewritten(whole, tmp_path / "a.zip", model=None, data=None)
+    artifact = records.loads(Artifact, members(path)[f"{FLOAT}.json"])
+    bundled = (BundledArtifact(FLOAT, artifact, tmp_path / "none"),)
+    contents = BundleContents(bundled, bundle_environment.here(), (), ())
+    for option in ("data", "weights"):
+        own = {"data": None, "weights": None, option: tmp_path}
+        with pytest.raises(UsageError, match=f"was made with --{option} of a user's own"):
+            reproduction.reproduce(contents, tmp_path, **own, reporter=SILENT)
+
+
+# The command
+
+
+def run(*argv):
+    return subprocess.run(
+        [warm.program(), "-m", "mobiledeploy", "bundle", *map(str, argv)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_packs_and_checks(built, whole, project, tmp_path):
+    done = run(*built, "--out", tmp_path / "b.zip", "--baseline", project / "accepted.json")
+    assert done.returncode == 0, done.stderr
+    assert "int8_ptq.tflite" in done.stdout
+    assert records.sha256(tmp_path / "b.zip") == whole.sha256
+    done = run("--verify", tmp_path / "b.zip")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "is whole: " in done.stdout
+    done = run("--verify", tmp_path / "b.zip", "--json")
+    assert json.loads(done.stdout)["sha256"] == whole.sha256
+    flip(tmp_path / "b.zip", 5000)
+    done = run("--verify", tmp_path / "b.zip")
+    assert done.returncode == 7
+    assert done.stderr.count("\n") == 1
+    assert "b.zip: member " in done.stderr
+
+
+def test_files_that_differ_exit_with_7(built, project, tmp_path):
+    run(built[0], "--out", tmp_path / "b.zip")
+    shutil.copy(project / "tiny.tflite", tmp_path / "renamed.tflite")
+    given = ("--out", tmp_path / "again", "--data", project / "photos")
+    done = run("--reproduce", tmp_path / "b.zip", *given, "--weights", tmp_path / "renamed.tflite")
+    assert done.returncode == 7, done.stderr
+    assert "float32.tflite: differs, sha256 " in done.stdout
+    assert "the model's name: renamed, not tiny" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("x.tflite",), "--out is missing"),
+        (("--out", "b.zip"), "there is nothing to bundle"),
+        (("--verify", "b.zip", "--out", "c.zip"), "--out does not go with --verify"),
+        (("x.tflite", "--verify", "b.zip"), "ARTIFACT does not go with --verify"),
+        (("--verify", "b.zip", "--reproduce", "c.zip"), "--reproduce does not go with --verify"),
+        (("--reproduce", "b.zip"), "--out is missing"),
+        (
+            ("--reproduce", "b.zip", "--out", "x", "--data-license", "MIT"),
+            "--data-license does not go with --reproduce",
+        ),
+        (("x.tflite", "--out", "b.zip", "--data", "x"), "--data does not go with a new bundle"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(argv, message, here):
+    done = run(*argv)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not list(here.iterdir())
 
 
 # Paths in texts
