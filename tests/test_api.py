@@ -46,7 +46,7 @@ OF_THEIR_OWN = {
     "bench": {"compare": {"compare", "rounds"}},
     "bundle": {
         "bundle_reproduce": {"reproduce", "data", "weights"},
-        "bundle_verify": {"verify"},
+        "bundle_verify": {"verify", "key"},
     },
     "check": {"update_baseline": {"update_baseline"}},
     "doctor": {

@@ -42,10 +42,22 @@ from mobiledeploy.steps import defaults
     help="Licence of your images for the model card; default: unknown.",
 )
 @click.option(
+    "--sign",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="KEY.pem",
+    help="Sign the new bundle with this private key: the signature is FILE.zip.sig.",
+)
+@click.option(
     "--verify",
     type=click.Path(path_type=Path),
     metavar="FILE.zip",
     help="Check a bundle, every byte of it.",
+)
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PUB.pem",
+    help="With --verify: check FILE.zip.sig by this public key, too.",
 )
 @click.option(
     "--reproduce",
@@ -66,7 +78,9 @@ def command(
     baseline: Path | None,
     weights_license: str | None,
     data_license: str | None,
+    sign: Path | None,
     verify: Path | None,
+    key: Path | None,
     reproduce: Path | None,
     data: str | None,
     weights: str | None,
@@ -87,24 +101,25 @@ def command(
         "baseline": baseline,
         "weights_license": weights_license,
         "data_license": data_license,
+        "sign": sign,
     }
     again = {"data": data, "weights": weights}
     if verify is not None:
         _refuse_with("--verify", **packing, **again, out=out, reproduce=reproduce)
-        checked = verb.bundle_verify(verify)
+        checked = verb.bundle_verify(verify, key=key)
         _answer(checked, checked.lines, json)
         return
     if out is None:
         raise UsageError("--out is missing", "say where to write: --out release.zip")
     if reproduce is not None:
-        _refuse_with("--reproduce", **packing)
+        _refuse_with("--reproduce", **packing, key=key)
         with _frame.Terminal(quiet, verbose) as terminal:
             made = verb.bundle_reproduce(
                 reproduce, out=out, data=data, weights=weights, reporter=terminal
             )
         _answer(made, made.lines, json)
         click.get_current_context().exit(0 if made.same else InputError.exit_code)
-    _refuse_with("a new bundle", **again)
+    _refuse_with("a new bundle", **again, key=key)
     with _frame.Terminal(quiet, verbose) as terminal:
         written = verb.bundle(
             artifacts,
@@ -112,12 +127,15 @@ def command(
             baseline=baseline,
             weights_license=weights_license,
             data_license=data_license,
+            sign=sign,
             reporter=terminal,
         )
     if json:
         _frame.emit_json(written)
     else:
         _frame.show(written)
+        if written.signature:
+            click.echo(units.one_line(f"signed: {written.signature}"))
 
 
 def _answer(record: object, lines: Sequence[str], json: bool) -> None:

@@ -13,10 +13,18 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import NamedWarning
-from mobiledeploy.steps import arguments, bundle_archive, bundle_contents, defaults, reproduction
+from mobiledeploy.steps import (
+    arguments,
+    bundle_archive,
+    bundle_contents,
+    bundle_signature,
+    defaults,
+    reproduction,
+)
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember
 from mobiledeploy.steps.bundle_contents import BundleContents
+from mobiledeploy.steps.bundle_signature import Signer
 from mobiledeploy.steps.model_card import UNKNOWN, Licences
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.reproduction import ReproducedFile
@@ -27,6 +35,7 @@ class BundleResult(Record):
     """The answer of `bundle`: the file, its members besides the manifest, and its artifacts there.
 
     `accepted` is the number of entries of a baseline, `figures` that of records of the store.
+    `signature` is the file with the signature, None without one.
     """
 
     path: str
@@ -37,6 +46,7 @@ class BundleResult(Record):
     accepted: int
     figures: int
     warnings: tuple[NamedWarning, ...] = ()
+    signature: str | None = None
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each member."""
@@ -49,7 +59,8 @@ class BundleResult(Record):
 class BundleVerification(Record):
     """The answer of `bundle --verify`: the bundle is whole, and its parts fit each other.
 
-    `artifacts` are the model files in it, `accepted` and `figures` as in `BundleResult`.
+    `artifacts` are the model files in it, `accepted` and `figures` as in `BundleResult`. `key` is
+    the public key by which its signature was checked, None if that was not asked for.
     """
 
     path: str
@@ -59,6 +70,7 @@ class BundleVerification(Record):
     members: int
     accepted: int
     figures: int
+    key: str | None = None
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -67,6 +79,9 @@ class BundleVerification(Record):
         return (
             f"{self.path} is whole: {counts}, each as {MANIFEST} says",
             f"sha256 {self.sha256}",
+            f"signed by the private key of {self.key}"
+            if self.key
+            else "no signature was checked: --key checks who made it",
         )
 
     def tables(self) -> tuple[Table, ...]:
@@ -109,6 +124,7 @@ def bundle(
     baseline: AnyPath | None = None,
     weights_license: str | None = None,
     data_license: str | None = None,
+    sign: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> BundleResult:
     """Packs artifacts into one zip file: the same artifacts and figures give the same bytes.
@@ -128,21 +144,25 @@ def bundle(
         weights_license: of your weights: an SPDX identifier such as Apache-2.0, or another name;
             the default is unknown. Those of mobiledeploy have its own.
         data_license: of your images, as `weights_license`.
+        sign: a private key (PEM, elliptic) that signs the file: the signature is <out>.sig.
         reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
         The file's hash and its members.
 
     Raises:
-        InputError: an artifact, its record or a golden file is missing or was changed.
+        InputError: an artifact, its record or a golden file is missing or was changed; the key
+            cannot sign.
         UsageError: no artifact, or a place that cannot be written.
-        MissingError: there is no such baseline; the extra `bundle` is not installed.
+        MissingError: there is no such baseline; the extra `bundle` or, for a key, `sign`
+            is not installed.
     """
     reporter = reporter or PythonReporter()
     paths, place = arguments.paths(artifacts), Path(out)
     if not paths:
         raise UsageError("there is nothing to bundle", "name the model files")
     records.need_folder(place)
+    signer = None if sign is None else Signer(Path(sign))
     accepted = Path(defaults.BASELINE) if baseline is None else Path(baseline)
     members, contents, warnings = bundle_contents.gather(
         paths,
@@ -153,6 +173,10 @@ def bundle(
     for warning in warnings:
         reporter.warn(warning)
     manifest = bundle_archive.write(place, members)
+    signature = None
+    if signer is not None:
+        with artifacts_.scratch() as scratch:
+            signature = str(signer.sign(place, scratch))
     return BundleResult(
         path=str(place),
         sha256=records.sha256(place),
@@ -162,10 +186,11 @@ def bundle(
         accepted=len(contents.accepted),
         figures=len(contents.figures),
         warnings=warnings,
+        signature=signature,
     )
 
 
-def bundle_verify(verify: AnyPath) -> BundleVerification:
+def bundle_verify(verify: AnyPath, *, key: AnyPath | None = None) -> BundleVerification:
     """Checks a bundle: every byte of it, and that its parts are of the same files.
 
     Example:
@@ -173,14 +198,19 @@ def bundle_verify(verify: AnyPath) -> BundleVerification:
 
     Args:
         verify: the zip file of `bundle`.
+        key: the public key of whoever signed it; its signature is <verify>.sig.
 
     Returns:
         What it holds.
 
     Raises:
-        InputError: it is no bundle, or a part of it is missing, surplus or was changed.
+        InputError: it is no bundle, or a part of it is missing, surplus or was changed; its
+            signature is of another key or another file.
+        MissingError: there is no signature; the extra `sign` is not installed.
     """
     path = Path(verify)
+    if key is not None:
+        bundle_signature.verify(path, Path(key))
     with _extracted(path) as (folder, manifest, sha256):
         contents = bundle_contents.check(folder, manifest, inputs.printable(path))
     return BundleVerification(
@@ -191,6 +221,7 @@ def bundle_verify(verify: AnyPath) -> BundleVerification:
         members=len(manifest.members),
         accepted=len(contents.accepted),
         figures=len(contents.figures),
+        key=arguments.text(key),
     )
 
 

@@ -31,6 +31,7 @@ from mobiledeploy.verbs.bundle import bundle, bundle_reproduce, bundle_verify
 from mobiledeploy.verbs.check import update_baseline
 from mobiledeploy.verbs.export import export
 from tests import warm
+from tests.keys import write_keys
 from tests.lite import Lite
 
 pytest.importorskip(
@@ -483,6 +484,34 @@ def test_statements_about_another_file_are_named(name, whole, built, tmp_path):
     bundle_archive.write(tmp_path / "lie.zip", contents)
     with pytest.raises(InputError, match=rf"{name} has an? \w+ of another file"):
         bundle_verify(tmp_path / "lie.zip")
+
+
+# Signatures
+
+
+def test_a_signed_bundle_is_checked_by_its_key(whole, built, project, tmp_path):
+    pytest.importorskip(
+        "model_signing", reason="model-signing is not there (pip install 'mobiledeploy[sign]')"
+    )
+    for name in ("own", "other"):
+        write_keys(tmp_path, name)
+    done = bundle(
+        built,
+        out=tmp_path / "b.zip",
+        baseline=project / "accepted.json",
+        sign=tmp_path / "own.pem",
+        reporter=SILENT,
+    )
+    # The signature is beside the file, which is the same as without one.
+    assert (done.signature, done.sha256) == (str(tmp_path / "b.zip.sig"), whole.sha256)
+    found = bundle_verify(tmp_path / "b.zip", key=tmp_path / "own.pub")
+    assert found.lines[-1] == f"signed by the private key of {tmp_path / 'own.pub'}"
+    with pytest.raises(InputError, match="was made with another key"):
+        bundle_verify(tmp_path / "b.zip", key=tmp_path / "other.pub")
+    assert "no signature was checked" in bundle_verify(tmp_path / "b.zip").lines[-1]
+    with pytest.raises(InputError, match="is no private key that can sign"):
+        bundle(built, out=tmp_path / "c.zip", sign=tmp_path / "own.pub", reporter=SILENT)
+    assert not (tmp_path / "c.zip").exists()
 
 
 # Making them again
