@@ -43,8 +43,10 @@ LABELS = "labels.txt"
 _ONE_OF_EACH = (CARD, CARD_TEXT, COMMANDS, ENVIRONMENT, FIGURES, LOCK, MATERIALS)
 _UPDATE = "mobiledeploy check --update-baseline"
 # Fields that name a file or a folder of the user's, and fields of text that may.
-_PATHS = ("custom_objects", "data", "model", "source", "weights")
+_PATHS = ("custom_objects", "data", "device", "model", "source", "weights")
 _TEXTS = ("advice", "line", "message")
+# USER@ of ssh:USER@HOST.
+_USER = re.compile(r"[^\s:@/]+@")
 # An absolute path in a text, its folders and its last part; not an address of the web.
 _PATH_IN_TEXT = re.compile(r"(?<![\w.:/~])/(?:[^\s/:;,'\"]+/)+([^\s/:;,'\"]*)")
 
@@ -336,13 +338,23 @@ def _portable_line(line: str) -> str:
 
 
 def _portable(value: Any, field: str = "") -> Any:
-    """JSON without the folders of absolute paths: /home/me/photos -> photos."""
+    """JSON without what is of one machine or user only.
+
+    Absolute paths lose their folders: /home/me/photos -> photos, replay:/tmp/x.jsonl ->
+    replay:x.jsonl. The address of a device loses its user: ssh:me@host -> ssh:host.
+    """
     if isinstance(value, Mapping):
         return {key: _portable(item, key) for key, item in value.items()}
     if isinstance(value, list):
         return [_portable(item, field) for item in value]
     if not isinstance(value, str):
         return value
-    if field in _PATHS and value.startswith("/"):
-        return value.rstrip("/").rpartition("/")[2] or "folder"
+    if field == "device":
+        value = _USER.sub("", value)
+    if field in _PATHS:
+        kind, colon, path = value.partition(":/")
+        if colon or value.startswith("/"):
+            name = (path if colon else value).rstrip("/").rpartition("/")[2] or "folder"
+            return f"{kind}:{name}" if colon else name
+        return value
     return _PATH_IN_TEXT.sub(r"\1", value) if field in _TEXTS else value

@@ -170,13 +170,15 @@ def bundle(
         Licences(weights_license or UNKNOWN, data_license or UNKNOWN),
         need_baseline=baseline is not None,
     )
-    for warning in warnings:
-        reporter.warn(warning)
     manifest = bundle_archive.write(place, members)
     signature = None
     if signer is not None:
         with artifacts_.scratch() as scratch:
             signature = str(signer.sign(place, scratch))
+    elif bundle_signature.path_beside(place).exists():
+        warnings = (*warnings, _old_signature(place))
+    for warning in warnings:
+        reporter.warn(warning)
     return BundleResult(
         path=str(place),
         sha256=records.sha256(place),
@@ -280,3 +282,11 @@ def _extracted(path: Path) -> Iterator[tuple[Path, BundleManifest, str]]:
 
 def _names(contents: BundleContents) -> tuple[str, ...]:
     return tuple(one.name for one in contents.bundled)
+
+
+def _old_signature(bundle_: Path) -> NamedWarning:
+    return NamedWarning(
+        "old-signature",
+        f"{bundle_signature.path_beside(bundle_)} was there before, and may be of another bundle",
+        "remove it, or sign this one: --sign",
+    )

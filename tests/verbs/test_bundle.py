@@ -19,6 +19,7 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Artifact
 from mobiledeploy.steps import (
+    baseline,
     bundle_archive,
     bundle_contents,
     bundle_environment,
@@ -28,7 +29,6 @@ from mobiledeploy.steps.bundle_contents import BundleContents, BundledArtifact
 from mobiledeploy.steps.model_card import BundleCard
 from mobiledeploy.store import database
 from mobiledeploy.verbs.bundle import bundle, bundle_reproduce, bundle_verify
-from mobiledeploy.verbs.check import update_baseline
 from mobiledeploy.verbs.export import export
 from tests import warm
 from tests.keys import write_keys
@@ -87,8 +87,10 @@ def project(tmp_path_factory):
             timed=False,
             reporter=SILENT,
         )
-        paths = [row.path for row in done.rows]
-        update_baseline(paths, baseline=folder / "accepted.json", reporter=SILENT)
+        loaded = [artifacts.load(Path(row.path)) for row in done.rows]
+        with database.Store.open() as store:
+            entries = [baseline.entry(a, store.evaluation_of(a.sha256)) for a in loaded]
+        baseline.write(folder / "accepted.json", baseline.Baseline(tuple(entries)))
     return folder
 
 
@@ -509,6 +511,8 @@ def test_a_signed_bundle_is_checked_by_its_key(whole, built, project, tmp_path):
     with pytest.raises(InputError, match="was made with another key"):
         bundle_verify(tmp_path / "b.zip", key=tmp_path / "other.pub")
     assert "no signature was checked" in bundle_verify(tmp_path / "b.zip").lines[-1]
+    unsigned = bundle(built, out=tmp_path / "b.zip", reporter=SILENT)
+    assert [warning.name for warning in unsigned.warnings] == ["old-signature"]
     with pytest.raises(InputError, match="is no private key that can sign"):
         bundle(built, out=tmp_path / "c.zip", sign=tmp_path / "own.pub", reporter=SILENT)
     assert not (tmp_path / "c.zip").exists()
@@ -716,6 +720,10 @@ def test_options_that_do_not_go_together_are_refused(argv, message, here):
         ({"source": "photos/mine"}, None),
         ({"labels": ["/m/01g317"]}, None),
         ({"source": "/"}, "folder"),
+        ({"source": "golden:/tmp/x/golden"}, "golden:golden"),
+        ({"device": "replay:/home/me/pixel.jsonl"}, "replay:pixel.jsonl"),
+        ({"device": "ssh:me@raspberrypi"}, "ssh:raspberrypi"),
+        ({"device": "emulator:cortex-a76"}, None),
     ],
 )
 def test_absolute_paths_lose_their_folders(before, after):
