@@ -28,7 +28,6 @@ LARGEST = inputs.MODEL
 _MOST_MEMBERS = 10_000
 _MOST_DIRECTORY = 4 << 20
 _LONGEST_NAME = 240
-_PIECE = 1 << 20
 # The end of a zip file without a comment: signature, four counts, size and place of the directory.
 _END = struct.Struct("<4s4H2LH")
 _END_SIGNATURE = b"PK\5\6"
@@ -68,24 +67,32 @@ class BundleManifest(Record):
     members: tuple[BundleMember, ...]
 
 
+@dataclass(frozen=True)
+class FileToPack:
+    """A file whose content becomes a member, and its sha256."""
+
+    path: Path
+    sha256: str
+
+
 def plain(name: str) -> str:
     """A name for a member: ASCII letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^\w.-]", "-", name, flags=re.ASCII).lstrip(".-")[:80] or "model"
 
 
-def write(path: Path, contents: Mapping[str, bytes | Path]) -> BundleManifest:
+def write(path: Path, contents: Mapping[str, bytes | FileToPack]) -> BundleManifest:
     """Writes the zip file `path`, whole or not at all.
 
     Args:
         path: where it goes; its folder exists.
-        contents: the members by name; a Path is a file to copy.
+        contents: the members by name.
 
     Returns:
         The members with the hashes of the bytes that were written.
 
     Raises:
         UsageError: it cannot be written there.
-        InputError: a file cannot be read, or all of them are too large.
+        InputError: a file cannot be read or was changed, or all of them are too large.
     """
     records.refuse_irregular(path)
     with artifacts.staging(path) as folder, records.writing(path.parent):
@@ -105,11 +112,13 @@ def write(path: Path, contents: Mapping[str, bytes | Path]) -> BundleManifest:
     return manifest
 
 
-def _add(archive: zipfile.ZipFile, name: str, content: bytes | Path) -> BundleMember:
+def _add(archive: zipfile.ZipFile, name: str, content: bytes | FileToPack) -> BundleMember:
     if not _is_plain(name):
         raise InputError(f"a bundle cannot hold a file of the name {_shown(name)}", "rename it")
-    if isinstance(content, Path):
-        content = inputs.read(content, inputs.FINISHED)
+    if isinstance(content, FileToPack):
+        file, content = content, inputs.read(content.path, inputs.FINISHED)
+        if records.sha256(content) != file.sha256:
+            raise InputError(f"{file.path} was changed while it was packed", "try again")
     info = zipfile.ZipInfo(name, _TIME)
     info.create_system, info.external_attr = _UNIX, _MODE << 16
     archive.writestr(info, content, zipfile.ZIP_STORED)
@@ -194,13 +203,13 @@ def extract(path: Path, folder: Path) -> tuple[BundleManifest, str]:
         InputError: as of `opened`; also a member that is not the one of the manifest, or bytes that
             `write` would not write: a comment, a gap, another time or mode.
     """
-    contents: dict[str, bytes | Path] = {}
+    contents: dict[str, bytes | FileToPack] = {}
     with opened(path) as bundle:
         for member in bundle.manifest.members:
             file = folder / member.name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(bundle.read(member.name))
-            contents[member.name] = file
+            contents[member.name] = FileToPack(file, member.sha256)
     copy = folder.with_name(f"{folder.name}.zip")
     rewritten = write(copy, contents)
     sha256 = records.sha256(copy)

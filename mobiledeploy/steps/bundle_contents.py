@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mobiledeploy.core import artifacts, inputs, records, units, untrusted
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Artifact, LatencyComparison, NamedWarning, Verdict
 from mobiledeploy.steps import (
     baseline,
@@ -24,7 +24,7 @@ from mobiledeploy.steps import (
     store_records,
 )
 from mobiledeploy.steps.baseline import Accepted, Baseline
-from mobiledeploy.steps.bundle_archive import BundleManifest, plain
+from mobiledeploy.steps.bundle_archive import BundleManifest, FileToPack, plain
 from mobiledeploy.steps.bundle_environment import BundleEnvironment
 from mobiledeploy.steps.model_card import BundleCard, Licences
 from mobiledeploy.store import database
@@ -72,7 +72,7 @@ class BundleContents:
 
 def gather(
     paths: Sequence[Path], baseline_file: Path, licences: Licences, *, need_baseline: bool
-) -> tuple[dict[str, bytes | Path], BundleContents, tuple[NamedWarning, ...]]:
+) -> tuple[dict[str, bytes | FileToPack], BundleContents, tuple[NamedWarning, ...]]:
     """The members of a bundle of these artifacts by name, what they say, and warnings.
 
     Absolute paths in records lose their folders, which are of this machine only.
@@ -84,12 +84,18 @@ def gather(
         need_baseline: whether it must be there and have some.
 
     Raises:
+        UsageError: two of the files are the same.
         InputError: a file, a record or a golden file is missing, or is another than its record
             says; a file has no record; the baseline has no entry of these artifacts.
         MissingError: there is no such baseline, or the bundle extra is not installed.
     """
     loaded = [(path, _load(path)) for path in paths]
-    contents: dict[str, bytes | Path] = {}
+    first: dict[str, Path] = {}
+    for path, artifact in loaded:
+        other = first.setdefault(artifact.sha256, path)
+        if other != path:
+            raise UsageError(f"{path} is the same file as {other}", "name one of them")
+    contents: dict[str, bytes | FileToPack] = {}
     bundled = []
     for folder, members in _by_folder(loaded).items():
         for path, artifact in members:
@@ -98,7 +104,8 @@ def gather(
                 raise InputError(f"{path} has the name of another file in the bundle: {name}")
             record = inputs.read(artifacts.record_path(path), inputs.RECORD)
             text = _portable_record(artifact, record)
-            contents[name], contents[f"{name}.json"] = path, text
+            contents[name] = FileToPack(path, artifact.sha256)
+            contents[f"{name}.json"] = text
             for image in artifact.golden.images:
                 content = golden_inputs.golden_content(path.parent, path.parent / image)
                 contents[f"{folder}/{image}"] = content

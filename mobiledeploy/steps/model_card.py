@@ -189,6 +189,7 @@ def _metrics(artifact: Artifact, figures: Sequence[StoredRecord]) -> Iterator[Ca
             isinstance(e, Evaluation)
             and e.artifact_sha256 == artifact.sha256
             and e.preprocessing == artifact.spec.preprocessing
+            and not one.recorded
         ):
             newest[e.data.identity, e.target.device, e.target.runtime] = e
     for e in newest.values():

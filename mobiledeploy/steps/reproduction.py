@@ -71,10 +71,22 @@ def reproduce(
     _refuse_surplus(contents.bundled, data, weights)
     exports: dict[object, list[BundledArtifact]] = {}
     for one in contents.bundled:
-        export = one.artifact.arguments, one.artifact.spec.weights, one.artifact.key
+        artifact = one.artifact
+        export = _folder(one), artifact.arguments, artifact.spec.weights, artifact.key
         exports.setdefault(export, []).append(one)
     # All plans come first, so that what can be refused is refused before the work.
-    plans = [_plan(members, out, data, weights, reporter) for members in exports.values()]
+    folders = {_folder(one) for one in contents.bundled}
+    plans = [
+        # Files of one name in several folders stay apart.
+        _plan(
+            members,
+            out / _folder(members[0]) if len(folders) > 1 else out,
+            data,
+            weights,
+            reporter,
+        )
+        for members in exports.values()
+    ]
     files: list[ReproducedFile] = []
     for (planned, config), members in zip(plans, exports.values(), strict=True):
         export_files.refuse_irregular(planned)
@@ -89,6 +101,10 @@ def reproduce(
                 raise InputError(f"{one.name} could not be made again: the export left it out")
             files.append(_compare(one, *new[key], contents.environment))
     return tuple(sorted(files, key=lambda file: file.name))
+
+
+def _folder(one: BundledArtifact) -> str:
+    return Path(one.name).parent.name
 
 
 def _refuse_surplus(

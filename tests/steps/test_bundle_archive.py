@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mobiledeploy.core import inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.steps import bundle_archive
-from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember
+from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember, FileToPack
 
 CONTENT = {"a/one.bin": b"\0\1" * 500, "a/one.bin.json": b"{}", "two.txt": b"two\n"}
 NAMES = st.text("ab-_.0", min_size=1, max_size=6).filter(lambda name: name not in (".", ".."))
@@ -79,7 +79,7 @@ def test_the_forger_of_these_tests_can_write_a_sound_one(tmp_path, bundle):
     assert forged(tmp_path / "forged.zip").read_bytes() == bundle.read_bytes()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.dictionaries(NAMES, st.binary(max_size=50), max_size=6), st.randoms())
 def test_the_order_of_what_is_packed_changes_nothing(tmp_path_factory, contents, dice):
     folder = tmp_path_factory.mktemp("orders")
@@ -95,8 +95,12 @@ def test_the_order_of_what_is_packed_changes_nothing(tmp_path_factory, contents,
 def test_a_file_to_copy_is_as_its_content(tmp_path, bundle):
     file = tmp_path / "file"
     file.write_bytes(CONTENT["two.txt"])
-    bundle_archive.write(tmp_path / "copied.zip", CONTENT | {"two.txt": file})
+    packed = FileToPack(file, records.sha256(file))
+    bundle_archive.write(tmp_path / "copied.zip", CONTENT | {"two.txt": packed})
     assert (tmp_path / "copied.zip").read_bytes() == bundle.read_bytes()
+    file.write_bytes(b"other")
+    with pytest.raises(InputError, match="was changed while it was packed"):
+        bundle_archive.write(tmp_path / "copied.zip", CONTENT | {"two.txt": packed})
 
 
 def test_every_changed_byte_is_noticed(bundle):
@@ -298,7 +302,9 @@ def test_a_name_that_could_not_be_read_is_not_written(tmp_path, name):
 def test_nothing_is_left_of_a_bundle_that_fails(tmp_path):
     (tmp_path / "b.zip").write_bytes(b"before")
     with pytest.raises(InputError):
-        bundle_archive.write(tmp_path / "b.zip", CONTENT | {"x": tmp_path / "nowhere"})
+        bundle_archive.write(
+            tmp_path / "b.zip", CONTENT | {"x": FileToPack(tmp_path / "nowhere", "")}
+        )
     assert (tmp_path / "b.zip").read_bytes() == b"before"
     assert [p.name for p in tmp_path.iterdir()] == ["b.zip"]
 
@@ -314,7 +320,7 @@ def test_a_large_file_is_read_within_its_limit(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="too large"):
         file = tmp_path / "file"
         file.write_bytes(bytes(11))
-        bundle_archive.write(tmp_path / "b.zip", {"file": file})
+        bundle_archive.write(tmp_path / "b.zip", {"file": FileToPack(file, records.sha256(file))})
 
 
 def test_a_name_for_a_member_is_plain():

@@ -397,6 +397,11 @@ def test_an_artifact_that_is_not_whole_is_refused(message, moved, tmp_path):
     assert not (tmp_path / "b.zip").exists()
 
 
+def test_the_same_file_in_two_folders_is_refused(built, moved, tmp_path):
+    with pytest.raises(UsageError, match=r"is the same file as .*; name one of them"):
+        bundle([built[0], moved / "float32.tflite"], out=tmp_path / "b.zip", reporter=SILENT)
+
+
 def test_nothing_and_nowhere_are_refused(built, tmp_path):
     with pytest.raises(UsageError, match="nothing to bundle"):
         bundle([], out=tmp_path / "b.zip")
@@ -538,6 +543,19 @@ def test_the_artifacts_come_out_the_same_elsewhere(whole, project, here, monkeyp
         assert artifacts.load(Path(file.path)).sha256 == file.sha256
     assert len(done.lines) == 2
     assert not Path(".mobiledeploy").exists()
+
+
+def test_files_of_two_folders_stay_apart(project, moved, built, tmp_path):
+    bundle([built[0], moved / "int8_ptq.tflite"], out=tmp_path / "b.zip", reporter=SILENT)
+    done = bundle_reproduce(
+        tmp_path / "b.zip",
+        out=tmp_path / "again",
+        data=project / "photos",
+        weights=project / "tiny.tflite",
+        reporter=SILENT,
+    )
+    assert done.same
+    assert len({Path(file.path).parent for file in done.files}) == 2
 
 
 def test_other_images_give_another_file_and_are_named(project, built, tmp_path):
