@@ -72,7 +72,7 @@ class Result:
 
 @click.command()
 @click.option("--task", type=click.Choice(list(NETWORKS)), multiple=True, default=list(NETWORKS))
-@click.option("--images", type=click.IntRange(min=50, max=1000), default=1000, show_default=True)
+@click.option("--images", type=click.IntRange(min=50, max=2000), default=1000, show_default=True)
 def main(task: tuple[str, ...], images: int) -> None:
     results = []
     for name in task:

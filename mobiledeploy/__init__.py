@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         DeviceError as DeviceError,
         InputError as InputError,
         MissingError as MissingError,
+        NoSplit as NoSplit,
         UsageError as UsageError,
         VoidError as VoidError,
     )

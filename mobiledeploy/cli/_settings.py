@@ -10,15 +10,19 @@ own file set it.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 from mobiledeploy.core import inputs
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import config_dir
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 T = TypeVar("T")
 NAME = "mobiledeploy.toml"
@@ -36,6 +40,16 @@ _WORDS = {
 
 class Option(click.Option):
     """An option that a folder's file may set."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What its type offers, or else the names that it accepts."""
+        offered = super().shell_complete(ctx, incomplete)
+        if offered:
+            return offered
+        # Not at the top: help completes nothing.
+        from mobiledeploy.cli import _completion
+
+        return _completion.items(self.name or "", incomplete, isinstance(self.type, CommaList))
 
 
 class Output(Option):
@@ -64,8 +78,8 @@ def own_path() -> Path:
     return config_dir() / NAME
 
 
-def files(folder: Path) -> list[File]:
-    """The existing files: the user's own, then the folder's, which takes precedence.
+def files(folders: Sequence[Path]) -> list[File]:
+    """The existing files: the user's own, then that of the first folder with one, which prevails.
 
     A folder's file is `mobiledeploy.toml`, or `[tool.mobiledeploy]` of its pyproject.toml. Tables
     have the names and values of options: ``[export]`` ``alpha = 0.5``.
@@ -76,12 +90,16 @@ def files(folder: Path) -> list[File]:
     own, result = own_path(), list[File]()
     if own.is_file():
         result.append(File(own, str(own), True, _tables(own, str(own), ())))
-    path, project = folder / NAME, folder / "pyproject.toml"
-    if path.is_file() and not (result and path.samefile(own)):
-        result.append(File(path, path.name, False, _tables(path, path.name, ())))
-    elif project.is_file():
-        tables = _tables(project, project.name, ("tool", "mobiledeploy"))
-        result.append(File(project, project.name, False, tables))
+    for folder in folders:
+        path, project = folder / NAME, folder / "pyproject.toml"
+        if path.is_file() and not (result and path.samefile(own)):
+            label = os.path.relpath(path)
+            return [*result, File(path, label, False, _tables(path, label, ()))]
+        if project.is_file():
+            label = os.path.relpath(project)
+            tables = _tables(project, label, ("tool", "mobiledeploy"))
+            if tables:
+                return [*result, File(project, label, False, tables)]
     return result
 
 
@@ -154,7 +172,17 @@ def _default(
         wrong = _misplaced(file.path.parent, text, option_)
         if wrong:
             raise UsageError(f"{file.label} sets {flag} of {owner} to {text}, {wrong}", elsewhere)
-    return text
+    return text if file.own else _from_here(file.path.parent, text, option_)
+
+
+def _from_here(folder: Path, text: Any, option_: click.Option) -> Any:
+    """A path of a file in `folder`, as the current folder names it; other values stay."""
+    names_file = isinstance(option_, Output) or isinstance(option_.type, click.Path)
+    if not isinstance(text, str) or folder.samefile(Path.cwd()):
+        return text
+    # The values of these may be words as well.
+    either = option_.name in ("data", "weights") and (folder / text).exists()
+    return os.path.relpath(folder / text) if names_file or either else text
 
 
 def _command_line_form(option_: click.Option, value: Any) -> Any:

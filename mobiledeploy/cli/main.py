@@ -17,6 +17,7 @@ from mobiledeploy import __version__
 from mobiledeploy.cli import _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
+from mobiledeploy.core.package import project_folders
 
 HERE = Path(__file__).parent
 # Exit codes that do not belong to an error (core/errors.py): see docs/exit-codes.md.
@@ -86,7 +87,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """From a Keras MobileNet to measured int8 TFLite and ONNX files."""
-    group, name, files = ctx.command, ctx.invoked_subcommand, _settings.files(Path.cwd())
+    group, name, files = ctx.command, ctx.invoked_subcommand, _settings.files(project_folders())
     if not (files and name and isinstance(group, Rooms)):
         return
     for file in files:

@@ -49,9 +49,7 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
 @_settings.option(
     "--recipe",
     type=Several(str),
-    default="float32,int8_ptq",
-    show_default=True,
-    help="Recipes for each model.",
+    help="Recipes for each model; default: those of export.",
 )
 @_settings.option("--format", type=Several(str), help="Default: both.")
 @_settings.option(
@@ -86,7 +84,7 @@ def command(
     alpha: tuple[float, ...] | None,
     groups: tuple[int, ...] | None,
     res: tuple[int, ...] | None,
-    recipe: tuple[str, ...],
+    recipe: tuple[str, ...] | None,
     format: tuple[str, ...] | None,  # noqa: A002
     device: tuple[str, ...],
     weights: str | None,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import inputs, locks, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Activation,
@@ -227,8 +227,6 @@ def staging(folder: Path) -> Iterator[Path]:
     first, `lock`: it is locked while the process that made the folder lives. A process id would not
     do, since ids are reused, in containers soon.
     """
-    import fcntl
-
     new_parents = [p for p in (folder.parent, *folder.parent.parents) if not p.exists()]
     temporary: Path | None = None
     try:
@@ -239,7 +237,7 @@ def staging(folder: Path) -> Iterator[Path]:
             # It gets its name after it is locked: before that it would look abandoned.
             temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
             lock = (temporary / "lock").open("w")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            locks.lock(lock)
             temporary = temporary.rename(temporary.with_name(temporary.name + _STAGING))
         with lock:
             yield temporary
@@ -279,19 +277,17 @@ def scratch() -> Iterator[Path]:
 
 def abandoned_folders(folder: Path) -> Iterator[Path]:
     """The staging folders of this user in `folder` whose process has ended."""
-    import fcntl
-
     for path in folder.glob(f".*{_STAGING}"):
         try:
             # Others can write in /tmp too: a link or a pipe may have this name.
-            if path.lstat().st_uid != os.geteuid():
+            if hasattr(os, "geteuid") and path.lstat().st_uid != os.geteuid():
                 continue
-            handle = os.open(path / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            handle = inputs.descriptor(path / "lock", follow=False)
         except OSError:
             # Just gone.
             continue
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(handle, wait=False)
         except OSError:
             # Alive.
             continue

@@ -11,7 +11,12 @@ import signal
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError
 
 # Signals of a crash: bad addresses, a file that ends before its map, a failed check.
-_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE})
+# Windows lacks some of them, and no process ends by one there.
+_CRASHES = frozenset(
+    getattr(signal, name, None) for name in ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE")
+)
+KILLED = -getattr(signal, "SIGKILL", 9)
+"""The status of a process that was killed, out of memory for one."""
 # What C++ prints if there is no memory.
 _NO_MEMORY = "bad_alloc"
 
@@ -33,7 +38,7 @@ def death(what: str, status: int, log: str, file: str = "") -> DeployError:
     last = lines[-1] if lines else "it printed nothing"
     if status >= 0:
         return DeployError(f"{what} ended with status {status}", last)
-    if -status == signal.SIGKILL:
+    if status == KILLED:
         return DeviceError(
             f"{what} was killed by signal 9 (out of memory?)", "close other programs and try again"
         )

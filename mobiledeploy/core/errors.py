@@ -61,6 +61,10 @@ class InputError(DeployError):
     exit_code = 7
 
 
+class NoSplit(InputError):
+    """The data has folders of splits, and none of the one that is needed."""
+
+
 class BrokenImage(InputError):
     """One image cannot be read; a caller that reads many skips it, names it and counts it."""
 

@@ -140,10 +140,20 @@ def printable(path: Path) -> str:
     return units.whole(name).replace("\0", "\\0")
 
 
+def descriptor(path: Path, *, follow: bool = True) -> int:
+    """Opens a file for reading, without waiting: nobody may ever write into a pipe.
+
+    Without `follow` a link is an OSError where the system can tell.
+    """
+    flags = ("O_NONBLOCK", "O_CLOEXEC", "O_NOCTTY", "O_BINARY")
+    # Windows lacks most of them, others lack O_BINARY.
+    wanted = sum(getattr(os, flag, 0) for flag in (*flags, *([] if follow else ["O_NOFOLLOW"])))
+    return os.open(path, os.O_RDONLY | wanted)
+
+
 def _handle(path: Path) -> int:
     try:
-        # Without waiting: nobody may ever write into a pipe.
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        return descriptor(path)
     except OSError as error:
         raise _refusal(path, error) from error
     except ValueError as error:

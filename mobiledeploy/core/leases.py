@@ -1,18 +1,18 @@
 """Leases of a machine: shared for work, exclusive for a timing.
 
-A lease is a lock of the operating system (flock) on a file in the user's cache folder. It ends with
+A lease is a lock (`core/locks.py`) on a file in the user's cache folder. It ends with
 the process that holds it, however that process ends.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mobiledeploy.core import locks
 from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.records import writing
@@ -47,10 +47,9 @@ def hold(machine: str, *, exclusive: bool, reporter: Reporter) -> Iterator[None]
 
 
 def _lock(handle: int, path: Path, exclusive: bool, reporter: Reporter) -> None:
-    kind = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        locks.lock(handle, exclusive=exclusive, wait=False)
     except BlockingIOError:
         what = "works on" if exclusive else "is timing on"
         reporter.say(f"waiting: another mobiledeploy {what} {path.stem}")
-        fcntl.flock(handle, kind)
+        locks.lock(handle, exclusive=exclusive)

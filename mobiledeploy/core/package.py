@@ -29,6 +29,26 @@ def home() -> Path:
     return path if path.is_absolute() else Path("/nonexistent")
 
 
+def project_folders() -> tuple[Path, ...]:
+    """The current folder, then those above it up to the root of its git repository.
+
+    The current folder alone outside of a repository, and where folders belong to several users: a
+    stranger's folder above ours sets nothing.
+    """
+    here = Path.cwd()
+    above: list[Path] = []
+    for folder in (here, *here.parents):
+        above.append(folder)
+        try:
+            if folder.stat().st_uid != here.stat().st_uid:
+                break
+            if (folder / ".git").exists():
+                return tuple(above)
+        except OSError:
+            break
+    return (here,)
+
+
 def config_dir() -> Path:
     """The user's folder for settings and cards: XDG_CONFIG_HOME or ~/.config, /mobiledeploy."""
     base = Path(os.environ.get("XDG_CONFIG_HOME", ""))

@@ -137,6 +137,13 @@ class Task(Protocol):
         """Why a model with these outputs is none of this task; "" if it can be one."""
         ...
 
+    def classes(self, outputs: Sequence[ModelOutput]) -> int | None:
+        """How many classes the answers of such a model name; None for none, or an unknown number.
+
+        The outputs fit the task.
+        """
+        ...
+
     def decode(self, outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
         """The answer to one sample, without the sample's name.
 

@@ -235,6 +235,13 @@ def sha256(data: bytes | Path) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def keep_out_of_git(folder: Path) -> None:
+    """Writes a `.gitignore` that ignores all of `folder`, which is of ours, unless it has one."""
+    file = folder / ".gitignore"
+    if not file.exists():
+        write_atomic(file, "*\n")
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Writes `path`; a regular file or a new one is written completely or not at all.
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mobiledeploy.core import samples
-from mobiledeploy.core.errors import InputError
+from mobiledeploy.core.errors import InputError, NoSplit
 from mobiledeploy.core.ports import Samples
 from mobiledeploy.core.types import Annotation, Split
 from mobiledeploy.datasets import _images
@@ -183,7 +183,7 @@ def _split_folders(folders: list[Path], split: Split, source: str) -> tuple[list
     if alone and split in ("calibration", "train", "validation"):
         return [there["validation"]], split
     if split not in there:
-        raise InputError(
+        raise NoSplit(
             f"{source} has no images for {split}: its folders are "
             f"{', '.join(sorted(path.name for path in folders))}",
             f"add a folder {split}, or name one of these instead",

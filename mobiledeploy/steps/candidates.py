@@ -22,7 +22,14 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RECIPE_ALIASES, RECIPES
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, Measured, Recipe, Result, Run
-from mobiledeploy.steps import bench_figures, card_specs, estimate, network_counts, published
+from mobiledeploy.steps import (
+    bench_figures,
+    card_specs,
+    defaults,
+    estimate,
+    network_counts,
+    published,
+)
 from mobiledeploy.steps.estimate import FittedSeries, OutOfRange, SeriesFit
 from mobiledeploy.steps.network_counts import NetworkCounts
 from mobiledeploy.steps.published import Published
@@ -34,8 +41,6 @@ FigureKind = Literal[
 ]
 IMAGENET = "ImageNet, published"
 """What published accuracies were judged on."""
-RUNS = Path("runs")
-"""Where `train` writes by default."""
 SIZE_REACH = (0.97, 1.06)
 """The size of a file over its estimate; tests/steps/test_network_counts.py holds it."""
 
@@ -202,11 +207,11 @@ class Candidates:
                 )
 
     def runs(self, exported: Collection[tuple[str, str]]) -> Iterator[Candidate]:
-        """The trainings below `RUNS`, by each recipe that is not among `exported`.
+        """The trainings in `runs`, by each recipe that is not among `exported`.
 
         `exported` are (sha256 of the weights, recipe).
         """
-        for path in sorted(RUNS.glob(f"*/{runs.RECORD}")):
+        for path in sorted(Path(defaults.RUNS).glob(f"*/{runs.RECORD}")):
             try:
                 run = runs.read(path)
             except InputError as error:

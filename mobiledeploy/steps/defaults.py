@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+BUILD = "build"
+"""The folder of exports."""
+RUNS = "runs"
+"""The folder of trainings."""
 COMPARE_ROUNDS = 8
 """Rounds of A B B A of `bench --compare`."""
 BASELINE = "mobiledeploy-baseline.json"

@@ -56,7 +56,13 @@ from mobiledeploy.core.types import (
     Tensor,
 )
 from mobiledeploy.core.unrecorded import ARCHITECTURE
-from mobiledeploy.steps import evaluation_images, golden_inputs, runner_pool, runtimes
+from mobiledeploy.steps import (
+    evaluation_images,
+    golden_inputs,
+    runner_pool,
+    runtimes,
+    task_choice,
+)
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluations import same_model, unlike, unsaid
 
@@ -699,9 +705,13 @@ def _agreement(pair: _Pair, exact: Floats, answers: Floats) -> float:
 
 
 def _likely_task(ends: Sequence[ModelOutput]) -> str:
-    """The task of a file without a record: what can be scores of classes is compared as such."""
-    fits = not TASKS.load("classification").mismatch(ends)
-    return "classification" if fits else "tensors"
+    """The task of a file without a record.
+
+    A row of numbers is compared as scores of classes, where nothing says what it is.
+    """
+    task, _ = task_choice.by_outputs(ends, 0)
+    row = task == "tensors" and not TASKS.load("classification").mismatch(ends)
+    return "classification" if row else task
 
 
 def _unlike_output(pair: _Pair, exact: Floats) -> str:

@@ -13,14 +13,13 @@ from mobiledeploy.analysis import annotations as annotations_
 from mobiledeploy.core import builtin_data, preprocessing, records
 from mobiledeploy.core.artifacts import signature
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import data_of_task, dataset
+from mobiledeploy.core.plugins import TASKS, data_of_task, dataset
 from mobiledeploy.core.ports import SILENT, Reporter, Samples
 from mobiledeploy.core.samples import class_offset, labelled_classes
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
     DataRef,
-    Mask,
     NamedWarning,
     Prediction,
     Preprocessing,
@@ -39,8 +38,8 @@ class View:
     """The samples for one artifact, its task, and how their labels fit its classes.
 
     A label plus `offset` is a class of the model; `offset` is None if labels do not fit. `classes`
-    is how many classes the model's masks have. `places` are the samples to take in their order,
-    None for all.
+    is how many classes the model's answers name, None where it does not say. `places` are the
+    samples to take in their order, None for all.
     """
 
     samples: Samples
@@ -49,7 +48,7 @@ class View:
     preprocessing: Preprocessing
     offset: int | None
     warnings: tuple[NamedWarning, ...]
-    classes: int
+    classes: int | None
     places: tuple[int, ...] | None = None
 
     @property
@@ -80,19 +79,26 @@ class View:
 
     def _as_seen(self, index: int, prediction: Prediction) -> Annotation:
         """The annotation of what the model sees of a sample, a mask at the size of its answer."""
-        annotation = self.samples.annotation(index)
-        if annotation.mask is not None:
-            self._require_classes(annotation.mask, prediction)
+        self._require_classes(self.samples.annotation(index), prediction)
         output = prediction.mask.size if prediction.mask else None
         return as_seen(self.samples, index, self.preprocessing.crop, output)
 
-    def _require_classes(self, mask: Mask, prediction: Prediction) -> None:
-        highest = max(mask.runs[::2], default=-1)
-        if prediction.mask and highest >= self.classes:
+    def _require_classes(self, annotation: Annotation, prediction: Prediction) -> None:
+        if self.classes is None:
+            return
+        if annotation.mask is not None and prediction.mask is not None:
+            kind, hint = "mask", "give masks of the model's classes, from 0; 255 is not annotated"
+            highest = max(annotation.mask.runs[::2], default=-1)
+        elif annotation.boxes:
+            kind, hint = "box", "give boxes of the model's classes, in the model's order"
+            highest = max(annotation.labels, default=-1)
+        else:
+            return
+        if highest >= self.classes:
             raise InputError(
-                f"the mask of {prediction.sample} has the class {highest}, and the model has "
-                f"{self.classes} classes",
-                "give masks of the model's classes, from 0; 255 is not annotated",
+                f"a {kind} of {prediction.sample} has the class {highest}, and the model has "
+                f"{self.classes} classes, from 0",
+                hint,
             )
 
 
@@ -182,11 +188,13 @@ class EvaluationImages:
         warnings += label_warnings
         unfit = task_choice.unfit_annotations(task, samples)
         warnings += [unfit] if unfit else []
+        if artifact.calibration == samples.identity:
+            message = f"{artifact.path} was calibrated on these images: others say more"
+            warnings.append(NamedWarning("calibration-images", message, "--data with others"))
         places = limited(len(samples), self._limit)
         identity = samples.identity if places is None else part(samples.identity, len(places))
         ref = DataRef(source, split, artifact.spec.resolution, labels, identity)
-        # One number a pixel tells two classes.
-        classes = max(_BINARY, artifact.spec.classes)
+        classes = TASKS.load(task).classes(signature(artifact).outputs)
         return View(samples, ref, task, pre, offset, tuple(warnings), classes, places)
 
     def _are_own(self, source: str, artifact: Artifact, warnings: list[NamedWarning]) -> bool:

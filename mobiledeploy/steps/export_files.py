@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import importlib.util
 import os
 import shutil
@@ -11,12 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import records
+from mobiledeploy.core import locks, records
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact
-from mobiledeploy.steps import conversion_process, evaluations, fidelity
+from mobiledeploy.steps import conversion_process, defaults, evaluations, fidelity
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.file_checks import (
     Collector,
@@ -96,6 +95,7 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             hint = f"{error.hint}; a float .tflite is exported without"
             raise MissingError(f"{error.message}, and this model needs it", hint)
     golden = golden_samples(planned, reporter)
+    new = not Path(defaults.BUILD).exists()
     with artifacts_.staging(planned.folder) as staging:
         # An evaluation needs the float file, even if it is not requested.
         adds_reference = planned.evaluates and not any(
@@ -145,6 +145,8 @@ def make(planned: ExportPlan, config: ExportConfig, reporter: Collector) -> dict
             if (file.recipe, file.format) in planned.jobs
         ]
         placed = _commit(requested, staging, planned.folder)
+    if new and Path(defaults.BUILD) in planned.folder.parents:
+        records.keep_out_of_git(Path(defaults.BUILD))
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
 
@@ -188,7 +190,7 @@ def _commit(
         handle = os.open(folder, os.O_RDONLY)
         try:
             # Two exports at once must not mix their files and records.
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            locks.lock(handle)
             for image in (staging / "golden").iterdir():
                 records.put(image, folder / "golden" / image.name)
             placed = {}

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -17,7 +18,7 @@ from pathlib import Path
 from mobiledeploy import __version__
 from mobiledeploy.core import builtin_data, cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.cards import ModelCard
-from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.errors import InputError, NoSplit, UsageError
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import (
     FORMATS,
@@ -205,6 +206,18 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     source = data_of_task(data_source or builtin_data.DEMO, spec.task)
     if builtin and source not in (builtin_data.DEMO, data_source):
         reporter.say(f"the demo images of {spec.task} are {source}")
+    if (
+        config.model is None
+        and config.weights in (None, "demo")
+        and source not in builtin_data.NAMES
+    ):
+        reporter.warn(
+            NamedWarning(
+                "demo-weights",
+                f"the demo weights know the built-in images, and not what is in {source}",
+                f"mobiledeploy train --init demo --data {shlex.quote(source)} trains them on it",
+            )
+        )
     # The built-in images can evaluate a network that was trained on them.
     builtin = builtin or (trained_on is not None and trained_on.source in builtin_data.NAMES)
     if source in builtin_data.NAMES and not builtin:
@@ -230,7 +243,17 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     own_data = trained_on is not None and trained_on.source == source
     trains = any(RECIPES.load(recipe).RECIPE.training for recipe, _ in jobs)
     split: Split = "held" if own_data or trains else "validation"
-    samples = dataset(source).open(source, split, resolution=look, labels=labels)
+    evaluates = data_source is not None or builtin
+    try:
+        samples = dataset(source).open(source, split, resolution=look, labels=labels)
+    except NoSplit as error:
+        if not names or trains:
+            raise
+        reporter.warn(
+            NamedWarning("no-data", f"{error.message}: nothing is said of accuracy", error.hint)
+        )
+        evaluates, split = False, "calibration"
+        samples = dataset(source).open(source, split, resolution=look, labels=labels)
     task_choice.require_classes(spec.task, samples)
     data = DataRef(source, split, look, labels, samples.identity)
     calibration = ""
@@ -248,7 +271,6 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")
-    evaluates = data_source is not None or builtin
     custom = None if config.custom_objects is None else str(config.custom_objects.absolute())
     return ExportPlan(
         Source(spec, planned.file, planned.weights, resolution, custom),
@@ -475,11 +497,13 @@ def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
 
 
 def _folder_name(spec: ModelSpec, config: ExportConfig) -> str:
-    """<arch>_<alpha>_<res>_<weights>, or the name of the user's own model file."""
+    """<arch>_<alpha>_<res>_<weights>, or the name of a training or of the user's model file."""
     if spec.card is None:
         name = spec.name if config.res is None else f"{spec.name}_{config.res}"
     else:
-        name = f"{spec.name}_{spec.weights.source}"
+        source = spec.weights.source
+        # A training's folder has the network's name already.
+        name = source if source.startswith(f"{spec.name}_") else f"{spec.name}_{source}"
     return re.sub(r"[^\w.-]", "-", name).lstrip(".") or "model"
 
 

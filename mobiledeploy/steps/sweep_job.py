@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.core import artifacts, records
-from mobiledeploy.core.deaths import death
+from mobiledeploy.core.deaths import KILLED, death
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.types import Failed, Failure
 from mobiledeploy.steps import child_process
@@ -36,7 +35,7 @@ class SweepJob:
     alpha: float | None
     groups: int | None
     res: int | None
-    recipes: tuple[str, ...]
+    recipes: tuple[str, ...] | None
     formats: tuple[str, ...] | None
     weights: str | None
     data: str | None
@@ -116,7 +115,7 @@ def work(text: str, worker: int) -> str:
 
 def _death(code: int, log: Path) -> Failure:
     error = death("its process", code, log.read_text("utf-8", "replace"))
-    hint = "give fewer --jobs" if code == -signal.SIGKILL else error.hint
+    hint = "give fewer --jobs" if code == KILLED else error.hint
     return Failure(error.exit_code, error.message, hint)
 
 

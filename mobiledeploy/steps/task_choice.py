@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mobiledeploy.core import samples as samples_
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter, Samples
-from mobiledeploy.core.types import NamedWarning, Signature
+from mobiledeploy.core.types import ModelOutput, NamedWarning, Signature
 
 _ANY = "tensors"
 _ROW = 1
@@ -43,7 +45,7 @@ def choose(signature: Signature, requested: str, classes: int, reporter: Reporte
                 f"--task {' or '.join(fitting)}",
             )
         return requested
-    task, reason = _by_outputs(signature, classes)
+    task, reason = by_outputs(outputs, classes)
     reporter.say(f"task: {task}, since {reason}; --task names another")
     return task
 
@@ -79,12 +81,16 @@ def unfit_annotations(task: str, samples: Samples) -> NamedWarning | None:
     )
 
 
-def _by_outputs(signature: Signature, classes: int) -> tuple[str, str]:
-    if not TASKS.load("detection").mismatch(signature.outputs):
+def by_outputs(outputs: Sequence[ModelOutput], classes: int) -> tuple[str, str]:
+    """The task that a model with these outputs has, and why; `tensors` where it may be several.
+
+    `classes` is the number of classes that the data has labels of, 0 without labels.
+    """
+    if not TASKS.load("detection").mismatch(outputs):
         return "detection", "the outputs are boxes and scores"
-    if len(signature.outputs) > 1:
-        return _ANY, f"there are {len(signature.outputs)} outputs"
-    (output,) = signature.outputs
+    if len(outputs) > 1:
+        return _ANY, f"there are {len(outputs)} outputs"
+    (output,) = outputs
     size = output.shape[-1] if output.shape else 1
     if len(output.shape) == _ROW and size > 1:
         return _of_row(size, output.activation, classes)

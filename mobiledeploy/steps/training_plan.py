@@ -30,6 +30,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import (
     card_specs,
     card_weights,
+    defaults,
     model_files,
     task_choice,
     training_process,
@@ -37,7 +38,6 @@ from mobiledeploy.steps import (
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
 
-RUNS = Path("runs")
 MOST_CLUSTERS = 256
 """The number of codes of int8: more are of no use."""
 LARGEST_BATCH = 65_536
@@ -187,7 +187,7 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         metric=TASKS.load(card.task).METRICS[0].name,
     )
     _check_settings(settings)
-    folder = config.out or RUNS / _name(f"{spec.name}_{Path(data).stem}")
+    folder = config.out or Path(defaults.RUNS) / _name(f"{spec.name}_{Path(data).stem}")
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise UsageError(f"{place} is a file, not a folder", "choose another --out")

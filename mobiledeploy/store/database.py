@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.package import project_folders
 from mobiledeploy.core.types import (
     Artifact,
     Counted,
@@ -225,6 +226,7 @@ _KINDS: dict[str, type[Measurement]] = {
     "estimated": Estimated,
 }
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FOLDER = ".mobiledeploy"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
 R = TypeVar("R")
@@ -234,8 +236,15 @@ _HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
 
 def path() -> Path:
-    """The store's path: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db in the current folder."""
-    return Path(os.environ.get("MOBILEDEPLOY_STORE") or Path(".mobiledeploy", "store.db"))
+    """The store's path: MOBILEDEPLOY_STORE, or .mobiledeploy/store.db.
+
+    That lies in the current folder, or in one above it in the same git repository.
+    """
+    if named := os.environ.get("MOBILEDEPLOY_STORE"):
+        return Path(named)
+    file = Path(_FOLDER, "store.db")
+    there = (Path(os.path.relpath(folder)) / file for folder in project_folders())
+    return next((path for path in there if path.is_file()), file)
 
 
 def writable() -> bool:
@@ -273,8 +282,11 @@ class Store:
             # Nobody else can write there either, so it may be read without locks.
             place = f"{file.absolute().as_uri()}?immutable=1"
         else:
+            new = not file.parent.exists()
             with records.writing(file.parent):
                 file.parent.mkdir(parents=True, exist_ok=True)
+            if new and file.parent.name == _FOLDER:
+                records.keep_out_of_git(file.parent)
         with _refusals(file):
             connection = sqlite3.connect(
                 place, timeout=WAIT_SECONDS, isolation_level=None, uri=place.startswith("file:")

@@ -43,6 +43,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return reason
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int:
+    """Two: no and yes."""
+    return 2
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """Both classes, the answer first, with their probabilities; `values` holds that of class 1."""
     chance = float(_ends.probabilities(np.ravel(outputs[0]), ends[0])[0])

@@ -45,6 +45,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return reason
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int:
+    """One for each number of the row."""
+    return _ends.width(outputs[0])
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The best five classes and their scores, as the model gives them."""
     classes, scores = accuracy.best(np.ravel(outputs[0]))

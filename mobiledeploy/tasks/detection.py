@@ -183,6 +183,14 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return f"its outputs have the shapes {told}; detection reads {_FORMS}"
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int | None:
+    """One for each score of a raw box; the operator's outputs do not say."""
+    if len(outputs) != 2:
+        return None
+    boxes_first = outputs[0].shape[-1] == 4
+    return outputs[boxes_first].shape[-1]
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The best hundred boxes, best first, each with its class and score.
 

@@ -50,6 +50,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return reason
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int | None:
+    """None: a vector names no class."""
+    return None
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The vector as `values`."""
     return Prediction("", values=tuple(np.ravel(outputs[0]).astype(np.float64).tolist()))

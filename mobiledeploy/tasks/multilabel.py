@@ -64,6 +64,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return reason
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int:
+    """One for each number of the row."""
+    return _ends.width(outputs[0])
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The sigmoids of all classes as `values`, and the best five with their classes."""
     chances = _ends.probabilities(np.ravel(outputs[0]), ends[0])

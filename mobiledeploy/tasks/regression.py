@@ -48,6 +48,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return reason
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int | None:
+    """None: numbers name no class."""
+    return None
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The numbers as `values`."""
     return Prediction("", values=tuple(np.ravel(outputs[0]).astype(np.float64).tolist()))

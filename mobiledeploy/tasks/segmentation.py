@@ -88,6 +88,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return ""
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int:
+    """One for each number of a pixel; one number tells two apart."""
+    return max(2, outputs[0].shape[-1])
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The mask: of each pixel the class with the highest score, of equal ones the lower index."""
     table = np.asarray(outputs[0])

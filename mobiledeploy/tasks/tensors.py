@@ -58,6 +58,11 @@ def mismatch(outputs: Sequence[ModelOutput]) -> str:
     return "" if outputs else "it has no outputs"
 
 
+def classes(outputs: Sequence[ModelOutput]) -> int | None:
+    """None: numbers name no class."""
+    return None
+
+
 def decode(outputs: Sequence[Array], ends: Sequence[ModelOutput]) -> Prediction:
     """The numbers of all outputs, one after the other, as `values`.
 

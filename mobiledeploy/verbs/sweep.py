@@ -22,7 +22,7 @@ from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, leases, metric_columns, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.plugins import DEVICES, EXECUTORS, RECIPES
+from mobiledeploy.core.plugins import DEVICES, EXECUTORS, FORMATS, RECIPES
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
 from mobiledeploy.steps import arguments, baseline, bench_figures, export_files, resolve, runtimes
@@ -37,13 +37,16 @@ from mobiledeploy.verbs import bench, export
 
 @dataclass(frozen=True)
 class SweepGrid(Record):
-    """The grid of a sweep; None means the card's own value. `devices` may be empty: no figures."""
+    """The grid of a sweep; None means the card's own value. `devices` may be empty: no figures.
+
+    `recipes` and `formats` are None for those of `export`.
+    """
 
     archs: tuple[str, ...]
     alphas: tuple[float, ...] | None = None
     groups: tuple[int, ...] | None = None
     resolutions: tuple[int, ...] | None = None
-    recipes: tuple[str, ...] = ("float32", "int8_ptq")
+    recipes: tuple[str, ...] | None = None
     formats: tuple[str, ...] | None = None
     devices: tuple[str, ...] = ("host",)
     weights: str | None = None
@@ -145,7 +148,7 @@ def plan(
         data=_absolute(grid.data, ("demo",)),
         weights=_absolute(grid.weights, ("demo", "imagenet", "random")),
     )
-    for recipe in grid.recipes:
+    for recipe in grid.recipes or ():
         RECIPES.load(recipe)
     for device in grid.devices:
         if device.partition(":")[0] not in DEVICES.names() and resolve.stand_in(device) is None:
@@ -171,7 +174,7 @@ def sweep(
     alpha: float | Iterable[float] | None = None,
     groups: int | Iterable[int] | None = None,
     res: int | Iterable[int] | None = None,
-    recipe: Names = ("float32", "int8_ptq"),
+    recipe: Names | None = None,
     format: Names | None = None,  # noqa: A002 - the option's name
     device: Names = "host",
     weights: AnyPath | None = None,
@@ -197,7 +200,7 @@ def sweep(
         groups: groups of ShuffleNet's pointwise convolutions, one number or several; the default is
             the card's own.
         res: one resolution in pixels or several; the default is the card's own.
-        recipe: the recipes for each model.
+        recipe: the recipes for each model; the default is those of `export`.
         format: `tflite`, `onnx`, or both (the default).
         device: the devices for figures, as for `bench`; `()` for none.
         weights: `demo`, `imagenet` or `random`, as for `export`.
@@ -223,7 +226,7 @@ def sweep(
         None if alpha is None else arguments.several(alpha),
         None if groups is None else arguments.several(groups),
         None if res is None else arguments.several(res),
-        arguments.several(recipe),
+        None if recipe is None else arguments.several(recipe),
         None if format is None else arguments.several(format),
         arguments.several(device),
         arguments.text(weights),
@@ -312,13 +315,18 @@ def _absolute(name: str | None, words: tuple[str, ...]) -> str | None:
 
 
 def _state(job: SweepJob, out: Path) -> PlannedJob:
+    recipes = job.recipes or tuple(
+        name
+        for name, module in RECIPES.each()
+        if set(module.RECIPE.plain) & set(job.formats or FORMATS.names())
+    )
     try:
         _, artifacts = export_files.standing(job.config(out))
     except DeployError as error:
-        return PlannedJob(str(job), job.recipes, "impossible", str(error))
+        return PlannedJob(str(job), recipes, "impossible", str(error))
     if artifacts is None or not _has_evaluations(artifacts):
-        return PlannedJob(str(job), job.recipes, "to do")
-    return PlannedJob(str(job), job.recipes, "standing")
+        return PlannedJob(str(job), recipes, "to do")
+    return PlannedJob(str(job), recipes, "standing")
 
 
 def _has_evaluations(artifacts: dict[str, Artifact]) -> bool:
@@ -471,7 +479,7 @@ def _export(job: SweepJob) -> JobResult:
         str(path.relative_to(out)): base64.b85encode(
             zlib.compress(inputs.read(path, inputs.FINISHED), 1)
         ).decode()
-        for path in sorted(out.rglob("*"))
+        for path in sorted(out.glob("*/**/*"))
         if path.is_file()
     }
     paths = tuple(str(Path(row.path).relative_to(out)) for row in result.rows)

@@ -8,7 +8,6 @@ record come last.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mobiledeploy.core import artifacts, records, runs, units
+from mobiledeploy.core import artifacts, locks, records, runs, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import ChannelOrder, Resize, Run
-from mobiledeploy.steps import arguments, child_process
+from mobiledeploy.steps import arguments, child_process, defaults
 from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.training_plan import TrainConfig, TrainingPlan, facts, plan
@@ -252,7 +251,7 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(lock, wait=False)
             except BlockingIOError as error:
                 raise UsageError(
                     f"another training is at work in {folder}",
@@ -266,6 +265,10 @@ def _alone(folder: Path) -> Iterator[None]:
                 if not any(place.iterdir()):
                     place.rmdir()
         raise
+    finally:
+        own = Path(defaults.RUNS)
+        if own in new_folders and own.exists():
+            records.keep_out_of_git(own)
 
 
 def _earlier(path: Path, planned: TrainingPlan) -> Run | None:

@@ -77,6 +77,8 @@ def test_the_plain_export_makes_five_files_with_records(demo):
         ("float32", "onnx"),
         ("int8_best", "onnx"),
     }
+    for own in ("build", ".mobiledeploy"):
+        assert (folder / own / ".gitignore").read_text() == "*\n"
     made = folder / "build" / "mobilenet_v1_0.25_96_demo"
     kinds = {"float32.tflite", "float16.tflite", "int8_best.tflite"}
     names = kinds | {"float32.onnx", "int8_best.onnx"}

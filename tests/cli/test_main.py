@@ -7,7 +7,9 @@ import sys
 import time
 
 import pytest
+from click.shell_completion import BashComplete
 
+from mobiledeploy.cli import main
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from tests import warm
@@ -262,6 +264,29 @@ def test_shell_completion_knows_commands_and_options(tmp_path):
         COMP_CWORD="1",
     )
     assert (result.returncode, result.stdout.strip()) == (0, "plain,export")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("bench --device emulator:cortex-a7", ["emulator:cortex-a72", "emulator:cortex-a76"]),
+        ("choose --device pixel-", ["pixel-1", "pixel-3"]),
+        ("analyze --arch squeeze", ["squeezenet_1_0", "squeezenet_1_1"]),
+        ("export --recipe float32,int8_b", ["float32,int8_best"]),
+        ("analyze --table howard2017", ["howard2017-4", "howard2017-8"]),
+        ("evaluate --task seg", ["segmentation"]),
+        ("export --weights im", ["imagenet"]),
+        ("export --resize b", ["bilinear", "bicubic"]),
+    ],
+)
+def test_shell_completion_knows_the_values_of_options(words, offered):
+    shell = BashComplete(main.cli, {}, "mobiledeploy", "_MOBILEDEPLOY_COMPLETE")
+    *before, incomplete = words.split()
+    found = [
+        item.value for item in shell.get_completions(before, incomplete) if item.type == "plain"
+    ]
+    assert set(offered) <= set(found)
+    assert all(value.startswith(incomplete) for value in found)
 
 
 def test_version_names_the_runtimes(tmp_path):

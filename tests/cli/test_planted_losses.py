@@ -167,11 +167,16 @@ def test_a_planted_loss_is_failed_by_name_and_an_equal_file_passes(task, data):
     assert not any(spared in failure for failure in failures)
 
 
-def spoilt_boxes(folder, spoil):
+def spoilt_boxes(folder, spoil, name="spoilt.json"):
     content = json.loads((folder / "boxes.json").read_text())
     spoil(content)
-    (folder / "spoilt.json").write_text(json.dumps(content))
-    return folder / "spoilt.json"
+    (folder / name).write_text(json.dumps(content))
+    return folder / name
+
+
+def of_many_classes(content):
+    content["categories"] = [{"id": n, "name": f"class{n}"} for n in range(8)]
+    content["annotations"][3]["category_id"] = 7
 
 
 def outside(content):
@@ -190,12 +195,14 @@ def test_annotations_that_do_not_fit_are_refused_in_one_line(data):
     np.savez("many.npz", images=images, masks=np.full((8, SIDE, SIDE), 7, np.uint8))
     first = Path("squares/masks/000.png")
     boxes_outside = spoilt_boxes(Path("squares"), outside)
+    boxes_unknown = spoilt_boxes(Path("squares"), of_many_classes, "unknown.json")
     cases = [
         ("vector", "five.npz", ("--task", "regression"), 7, "sample 0 has 5 targets"),
         ("vector", "squares", ("--task", "segmentation"), 2, "not segmentation"),
         ("masks", "small.npz", (), 7, "masks are uint8 [8, 4, 4]"),
         ("masks", "many.npz", (), 7, "has the class 7, and the model has 3 classes"),
         ("boxes", boxes_outside, (), 7, "annotation 3"),
+        ("boxes", boxes_unknown, (), 7, "has the class 7, and the model has 2 classes"),
     ]
     for name, samples, options, code, message in cases:
         error = command(

@@ -13,6 +13,7 @@ from mobiledeploy.cli import _settings, export
 from mobiledeploy.cli.main import cli
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.package import config_dir
+from mobiledeploy.store.database import Store, path
 from tests import warm
 
 CONTEXT = click.Context(cli)
@@ -222,14 +223,14 @@ def test_a_user_without_a_home_has_no_file(monkeypatch, repository):
         there.mkdir(parents=True)
         (there / "mobiledeploy.toml").write_text("[export]\nunsafe = true\n")
     monkeypatch.setenv("HOME", ".")
-    assert _settings.files(repository) == []
+    assert _settings.files([repository]) == []
 
     def nobody():
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nobody)
     assert config_dir().is_absolute()
-    assert _settings.files(repository) == []
+    assert _settings.files([repository]) == []
 
 
 def test_the_user_s_file_is_named_by_its_path(repository, home):
@@ -278,7 +279,8 @@ def test_a_folder_s_file_has_results_written_in_the_folder_only(
 
 
 @pytest.mark.parametrize("value", ["a.html", "made/a.html", "./made/../a.html"])
-def test_a_folder_s_file_names_results_within_it(value, repository):
+def test_a_folder_s_file_names_results_within_it(value, repository, monkeypatch):
+    monkeypatch.chdir(repository)
     assert said_by(repository, "report", "out", value) == {"out": value}
 
 
@@ -408,3 +410,47 @@ def test_a_result_that_nobody_named_does_not_leave_the_folder(name, argv, flag, 
     (repository / name).symlink_to("kept")
     assert "is a link" not in run(*argv, cwd=repository).stderr
     assert outside.read_text() == "mine"
+
+
+# From a folder below
+
+
+def test_a_repository_s_file_holds_in_its_subfolders(repository, home):
+    below = repository / "app" / "models"
+    below.mkdir(parents=True)
+    (repository / "mobiledeploy.toml").write_text("[models]\nunknown = 3\n")
+    assert run("models", cwd=below).returncode == 0
+    (repository / ".git").mkdir()
+    refused = run("models", cwd=below)
+    assert refused.returncode == 2
+    assert "../../mobiledeploy.toml sets 'unknown'" in refused.stderr
+    # The nearest one holds, alone.
+    (below / "mobiledeploy.toml").write_text("")
+    assert run("models", cwd=below).returncode == 0
+
+
+def test_a_path_in_a_file_above_is_from_its_folder(repository, monkeypatch):
+    below = repository / "app"
+    below.mkdir()
+    (repository / "photos").mkdir()
+    monkeypatch.chdir(below)
+    said = said_by(repository, "evaluate", "data", "photos")
+    assert said == {"data": "../photos"}
+    assert said_by(repository, "export", "data", "demo") == {"data": "demo"}
+    assert said_by(repository, "export", "out", "build/all") == {"out": "../build/all"}
+    assert said_by(repository, "export", "labels", "names.txt") == {"labels": "../names.txt"}
+    assert said_by(repository, "export", "weights", "random") == {"weights": "random"}
+    with pytest.raises(UsageError, match="outside of the current folder"):
+        said_by(repository, "export", "out", "../build")
+
+
+def test_the_store_of_a_repository_is_found_from_its_subfolders(repository, monkeypatch):
+    below = repository / "app"
+    below.mkdir()
+    monkeypatch.delenv("MOBILEDEPLOY_STORE", raising=False)
+    monkeypatch.chdir(repository)
+    with Store.open():
+        monkeypatch.chdir(below)
+        assert path() == Path(".mobiledeploy/store.db")
+        (repository / ".git").write_text("gitdir: elsewhere\n")
+        assert path() == Path("../.mobiledeploy/store.db")

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.core import records
-from mobiledeploy.core.errors import UsageError
-from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
+from mobiledeploy.core.errors import NoSplit, UsageError
+from mobiledeploy.core.types import Weights
+from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, _folder_name, plan
 from tests.figures import artifact
 
 
@@ -22,6 +23,33 @@ def photos(folder: Path, seed: int) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(dice.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
     return str(folder)
+
+
+def test_data_of_calibration_alone_judges_nothing(here: Path, heard) -> None:
+    photos(here / "photos" / "calibration", 1)
+    config = ExportConfig(alpha=0.25, res=64, recipes=("int8_ptq",), data="photos")
+    planned = plan(config, heard)
+    assert not planned.evaluates
+    assert planned.data.split == "calibration"
+    assert planned.data.identity == planned.calibration
+    assert {warning.name for warning in heard.warnings} == {"demo-weights", "no-data"}
+    assert any("train --init demo --data photos" in w.text for w in heard.warnings)
+    with pytest.raises(NoSplit, match="photos has no images for validation"):
+        plan(dataclasses.replace(config, recipes=("float32",)), heard)
+
+
+def test_the_files_of_a_training_bear_its_name_once(here: Path, heard) -> None:
+    weights = Weights("mobilenet_v1_0.25_64_photos", "0" * 64, pinned=False)
+    spec = dataclasses.replace(
+        artifact().spec, card="mobilenet_v1", name="mobilenet_v1_0.25_64", weights=weights
+    )
+    assert _folder_name(spec, ExportConfig()) == "mobilenet_v1_0.25_64_photos"
+    assert (
+        _folder_name(
+            dataclasses.replace(spec, weights=Weights("demo", "", pinned=True)), ExportConfig()
+        )
+        == "mobilenet_v1_0.25_64_demo"
+    )
 
 
 def test_files_of_other_images_are_replaced_together_or_left_alone(here: Path, heard) -> None:

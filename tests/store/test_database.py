@@ -559,3 +559,12 @@ def test_any_json_is_stored_or_refused_by_its_place(data: Any, line: str) -> Non
             store.unmeasured()
             store.artifacts()
     assert messages.startswith("the line")
+
+
+def test_git_ignores_a_store_of_ours_and_no_folder_of_the_user(tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv("MOBILEDEPLOY_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with Store.open():
+        assert (tmp_path / ".mobiledeploy" / ".gitignore").read_text() == "*\n"
+    with Store.open(tmp_path / "mine" / "store.db"):
+        assert not (tmp_path / "mine" / ".gitignore").exists()

@@ -53,6 +53,16 @@ def test_its_own_outputs_fit(example):
     assert TASKS.load(example.task).mismatch(example.ends) == ""
 
 
+@EVERY
+def test_every_class_of_an_answer_or_annotation_is_counted(example):
+    task, answers, _ = drawn(example, 3)
+    count = task.classes(example.ends)
+    named = {c for p in answers for c in p.classes}
+    named |= {c for p in answers if p.mask for c in p.mask.runs[::2]}
+    assert (count is not None) == bool(named) or task.ANNOTATION == "boxes"
+    assert all(0 <= c < count for c in named if count is not None)
+
+
 @NAMED
 @pytest.mark.parametrize(
     "ends",
