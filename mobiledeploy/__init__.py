@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from mobiledeploy.core.types import (
         AnchorLevel as AnchorLevel,
         Anchors as Anchors,
+        AcceptedDifference as AcceptedDifference,
         Answers as Answers,
         Check as Check,
         Counted as Counted,
@@ -92,6 +93,8 @@ if TYPE_CHECKING:
         ExportArguments as ExportArguments,
         Failed as Failed,
         Fit as Fit,
+        DrawnAnswer as DrawnAnswer,
+        DrawnBox as DrawnBox,
         Flip as Flip,
         Gain as Gain,
         LatencyComparison as LatencyComparison,
@@ -169,6 +172,10 @@ if TYPE_CHECKING:
         analyze_best as analyze_best,
         analyze_quantization as analyze_quantization,
         analyze_table as analyze_table,
+    )
+    from mobiledeploy.verbs.app import (
+        WrittenApp as WrittenApp,
+        app as app,
     )
     from mobiledeploy.verbs.bench import (
         bench as bench,

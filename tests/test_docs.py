@@ -36,7 +36,7 @@ def steps(page):
 WITH_COMMANDS = [page for page in PAGES if any(kind == "run" for kind, _ in steps(page))]
 # These take minutes of a core. Their commands are those of other pages and tests, and
 # `make test-slow` runs them.
-LONG = ("detection.md", "guide.md", "quantization.md", "results.md")
+LONG = ("app.md", "detection.md", "guide.md", "quantization.md", "results.md")
 IN_MAKE_TEST = [page for page in WITH_COMMANDS if page.name not in LONG]
 
 

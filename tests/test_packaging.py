@@ -48,6 +48,7 @@ def test_the_wheel_holds_the_package_and_its_data_and_nothing_else(wheel):
     assert "mobiledeploy/_data/models/mobilenet_v1.toml" in names
     assert "mobiledeploy/_data/android_bench/PROTOCOL.md" in names
     assert "mobiledeploy/py.typed" in names
+    assert "mobiledeploy/reports/templates/page.html" in names
     assert "mobiledeploy/core/allowed/saved_model_operators.txt" in names
     assert not [n for n in names if re.search(r"__pycache__|_cache/|\.pyc$|/tests/|\.so$", n)]
 

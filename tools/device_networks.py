@@ -53,6 +53,7 @@ NETWORKS: tuple[tuple[str, float | None, int], ...] = (
     *(("mobilenet_v1", alpha, res) for alpha, res in V1_GRID),
     *(("mobilenet_v2", alpha, res) for alpha, res in V2_GRID),
     ("mobilenet_v3_large", 1.0, 224),
+    ("mobilenet_v3_small", 1.0, 224),
     ("mobilenet_v4_conv_s", None, 224),
     ("shufflenet_v1", 0.5, 224),
     ("shufflenet_v1", 1.0, 224),

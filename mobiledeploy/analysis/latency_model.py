@@ -1,40 +1,59 @@
-"""Latency of a network on a device, from its workload and the latencies of other networks.
+"""Latency of a network on a device, from its work and from latencies of other networks.
 
-A sum of physical terms: multiplications, traffic of activations, weights. The cost of each in
-nanoseconds is fitted to latencies of other networks on the same device and cannot be negative.
+The latency of a network in a series of points is a product, so its logarithm is a sum:
+
+    ln(latency) = ln(work at the usual costs) + speed of the series
+                  + (shares of the terms) x (how the costs of the series differ)
+                  + what is peculiar to the network + noise
+
+The work is a sum of terms (`TERMS`), each an amount times a cost. Every part but the first is
+normal, with a mean of zero. Its spread comes from the series of all cards with the same engine
+(empirical Bayes), so a series of one point has the form and the spread of the others, and a series
+of many points has its own. This is a Gaussian process, or ridge regression with several levels
+(Rasmussen and Williams 2006, chapters 2 and 5; leaving out by formula: 5.4.2).
 """
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.core.device_cards import Workload
 from mobiledeploy.core.types import Layer
 
-TERMS = ("dense", "activations", "kernels")
-"""Multiplications, memory traffic of activations, and of kernels, which are packed for each run."""
+Floats: TypeAlias = npt.NDArray[np.float64]
 
-WIDE = (*TERMS, "depthwise", "classifier")
-"""Further terms if families of networks differ enough: depthwise multiplications, and the weights
-of fully connected layers, which are read once."""
+USUAL_COSTS = {
+    "dense": 1.0,
+    "depthwise": 3.0,
+    "activations": 8.0,
+    "kernels": 3.0,
+    "classifier": 2.0,
+    "operators": 3e5,
+}
+"""The cost of one unit of each term beside a mult-add of a convolution: where the fit starts.
 
-WIDE_FAMILIES = 3
+The points of an engine change them. The operators stand for what each of them costs before it
+multiplies; on a GPU that is the constant.
+"""
+
+TERMS = tuple(USUAL_COSTS)
+
 FEWEST_POINTS = 8
-"""With fewer points of its own, a device's terms cannot be separated."""
+"""With fewer points of the same engine there is no model."""
 
 FEWEST_NETWORKS = 6
 """The smallest number of different networks, including those of similar devices."""
 
-ROUNDS = 10
-# Of terms that are all zero.
-TINY = 1e-12
+WIDEST = 0.3
+"""Half of an interval over its estimate: wider ones are no answer."""
 
 TILE = 8
 """Pixels that one step of a matrix multiplication takes at least: a layer of 3x3 pixels costs as
@@ -47,10 +66,11 @@ def workload(layers: Sequence[Layer], *, family: str) -> Workload:
     Element-wise operators of one input, changes of shape among them, are left out: runtimes fuse
     them into their neighbours, and converters differ in which of them they leave in the file.
     """
-    mult_adds = dense = depthwise = activations = kernels = classifier = 0
+    mult_adds = dense = depthwise = activations = kernels = classifier = operators = 0
     for layer, row in zip(costs.unquantized(layers), costs.cost(layers).layers, strict=True):
         if not row.mult_adds and _is_fused(layer):
             continue
+        operators += 1
         mult_adds += row.mult_adds
         activations += row.activations
         if row.kind == costs.FULLY_CONNECTED:
@@ -63,7 +83,9 @@ def workload(layers: Sequence[Layer], *, family: str) -> Workload:
             else:
                 tiles = -(-row.pixels // TILE)
                 dense += row.mult_adds * tiles * TILE // row.pixels
-    return Workload(family, mult_adds, dense, depthwise, activations, kernels, classifier)
+    return Workload(
+        family, mult_adds, dense, depthwise, activations, kernels, classifier, operators
+    )
 
 
 def _is_fused(layer: Layer) -> bool:
@@ -77,7 +99,7 @@ def _is_fused(layer: Layer) -> bool:
 
 @dataclass(frozen=True)
 class Sample:
-    """A network and its latency in nanoseconds."""
+    """A network and its latency in nanoseconds, or its instructions on an emulated core."""
 
     network: str
     workload: Workload
@@ -85,112 +107,293 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class LatencyModel:
-    """Nanoseconds for one unit of each term, and the amounts of each between which it holds.
+class PointSeries:
+    """Points of one engine on one device.
 
-    `families` are those of the networks that it was fitted to.
+    `traits` are numbers near 1 that tell how the series differs from others of the engine (threads,
+    kind of core, precision): series with the same traits are more alike.
     """
 
-    terms: Mapping[str, float]
-    limits: Mapping[str, tuple[float, float]]
-    families: frozenset[str]
+    card: str
+    traits: tuple[float, ...]
+    samples: tuple[Sample, ...]
 
-    def latency_ns(self, workload: Workload) -> float:
-        """The latency that the model predicts, inside or outside its limits."""
-        return float(sum(ns * getattr(workload, name) for name, ns in self.terms.items()))
 
-    def beyond(self, workload: Workload) -> tuple[str, ...]:
-        """The amounts of `workload` that lie outside the limits, by name."""
-        return tuple(
-            name
-            for name, (low, high) in self.limits.items()
-            if not low <= getattr(workload, name) <= high
-        )
+@dataclass(frozen=True)
+class Spreads:
+    """The standard deviations of the parts of a logarithm of a latency, fitted by `fit_spreads`.
+
+    `costs` are those by which the costs of one series differ from the others, and
+    `costs_by_trait` those by which they differ for each unit of a trait. `networks`,
+    `networks_by_trait` and `networks_of_series` are the same for what is peculiar to a network: on
+    all series, by trait, and on one series. `reach` says how unlike two networks may be to share
+    what is peculiar to them, and `strangers` how much of it two networks of different families
+    share, from 0 to 1. `sizes` is by how much the speed of a series may change where the work is e
+    times larger. `noise` is of single points.
+    """
+
+    costs: float = 0.2
+    costs_by_trait: float = 0.2
+    networks: float = 0.135
+    networks_by_trait: float = 0.08
+    networks_of_series: float = 0.05
+    sizes: float = 0.04
+    noise: float = 0.04
+    reach: float = 1.0
+    strangers: float = 0.5
+
+
+# One unit of log spread: what is known of a spread before any point is seen.
+_VAGUE = 0.7
+# The costs of an engine may be so far from `USUAL_COSTS`: a factor of 2.2 either way.
+_COSTS_OF_ENGINE = 0.8
+# The speed of a series is not known beforehand: a factor of 20 either way.
+_SPEEDS = 3.0
+# Networks are alike within so large a change of the logarithm of their work, and of the shares.
+_LIKE_WORK, _LIKE_SHARES = 1.5, 0.3
+# The logarithm of the work of a MobileNet.
+_USUAL_WORK = 19.5
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class PredictedLatency:
+    """The latency of a network, and the standard deviation of its logarithm."""
+
+    latency_ns: float
+    spread: float
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """A sample, and its prediction by a model that was fitted without it.
 
-    `in_range` is False if that model would have refused to answer.
+    `spread` is the standard deviation of the logarithm of the prediction.
     """
 
     sample: Sample
     expected_ns: float
-    in_range: bool
+    spread: float = 0.0
 
     @property
     def error(self) -> float:
         """Relative to the latency that it had; -0.1 is 10 % too fast."""
         return self.expected_ns / self.sample.latency_ns - 1
 
-
-class Fitter(Protocol):
-    """A function that fits a model to a device's own samples and those of similar devices."""
-
-    def __call__(
-        self, own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()
-    ) -> LatencyModel:
-        """The model."""
-        ...
+    @property
+    def score(self) -> float:
+        """The error of the logarithm in standard deviations."""
+        return math.log(self.expected_ns / self.sample.latency_ns) / self.spread
 
 
-def rule(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> LatencyModel:
-    """Latency in proportion to mult-adds: the baseline for `fit`."""
-    return _solve([own, *like], ("mult_adds",))
+class LatencyModel:
+    """The latencies of all series of one engine.
 
-
-def fit(own: Sequence[Sample], like: Sequence[Sequence[Sample]] = ()) -> LatencyModel:
-    """The model of one device that fits its samples best.
-
-    Latency is a sum of terms, each an amount of the workload times a number of nanoseconds that is
-    not negative; squares of relative errors are least (scipy's NNLS). With `like`, the samples of
-    like devices, all share the proportions between the terms, and each has a speed of its own.
+    Args:
+        series: at least one point in all.
+        spreads: those of `fit_spreads`, of these or of other series.
     """
-    groups = [own, *like]
-    samples = list(itertools.chain(*groups))
-    families = {sample.workload.family for sample in samples}
-    # Networks of one family grow in all terms together: only others tell the rest of them apart.
-    names = WIDE if len(families) >= WIDE_FAMILIES else TERMS
-    return _solve(groups, names)
+
+    def __init__(self, series: Sequence[PointSeries], spreads: Spreads) -> None:
+        self._series = tuple(series)
+        self._spreads = spreads
+        self._samples = [sample for one in series for sample in one.samples]
+        self._owner = np.repeat(np.arange(len(series)), [len(one.samples) for one in series])
+        self._logs = np.log([sample.latency_ns for sample in self._samples])
+        # The logarithms of the costs of the engine beside the usual ones.
+        self._costs = np.zeros(len(TERMS))
+        for round_ in range(_ROUNDS):
+            self._solve()
+            if round_ < _ROUNDS - 1:
+                # The shares depend on the costs: half-way steps, because they may swing.
+                fitted = _COSTS_OF_ENGINE**2 * self._points.shares.T @ self._weights
+                self._costs = (self._costs + np.clip(fitted, -2.5, 2.5)) / 2
+
+    def predict(self, series: int, workload: Workload) -> PredictedLatency:
+        """The latency of a network in one of the series."""
+        one = self._networks([workload], np.array([series]))
+        between = _covariance(_pairs(one, self._points), self._spreads)
+        solved = np.linalg.solve(self._factor, between.T)
+        own = _covariance(_pairs(one, one), self._spreads)[0, 0] + self._spreads.noise**2
+        variance = max(float(own - (solved**2).sum()), self._spreads.noise**2)
+        log = self._mean + self._usual(one)[0] + float((between @ self._weights)[0])
+        return PredictedLatency(math.exp(log), math.sqrt(variance))
+
+    def terms(self, series: int) -> dict[str, float]:
+        """What one unit of each term costs in a series, in its unit of time."""
+        traits = np.array([one.traits for one in self._series])
+        mine = self._owner == series
+        alike = (traits @ traits[series])[self._owner]
+        s = self._spreads
+        share = _COSTS_OF_ENGINE**2 + s.costs**2 * mine + s.costs_by_trait**2 * alike
+        differing = self._points.shares.T @ (share * self._weights)
+        speed = self._mean + _SPEEDS**2 * float(self._weights[mine].sum())
+        return {
+            name: USUAL_COSTS[name] * math.exp(log + speed)
+            for name, log in zip(TERMS, differing, strict=True)
+        }
+
+    def held_out(self) -> tuple[tuple[HeldOut, ...], ...]:
+        """By series, each point predicted without itself and without other series of its card.
+
+        The speed of a series of one point would not be known without it: such a series has none.
+        The spreads stay: fit them without the points that are judged.
+        """
+        inverse = np.linalg.inv(self._factor @ self._factor.T)
+        cards = np.array([self._series[owner].card for owner in self._owner])
+        results: list[list[HeldOut]] = [[] for _ in self._series]
+        for index, sample in enumerate(self._samples):
+            owner = self._owner[index]
+            if len(self._series[owner].samples) < 2:
+                continue
+            out = (cards == cards[index]) & (self._owner != owner)
+            out[index] = True
+            block = np.linalg.inv(inverse[np.ix_(out, out)])
+            place = int(out[:index].sum())
+            error = float((block @ self._weights[out])[place])
+            spread = math.sqrt(float(block[place, place]))
+            expected = sample.latency_ns * math.exp(-error)
+            results[owner].append(HeldOut(sample, expected, spread))
+        return tuple(map(tuple, results))
+
+    def log_likelihood(self, spreads: Spreads) -> float:
+        """The logarithm of the probability density of the points with these spreads."""
+        try:
+            factor = np.linalg.cholesky(self._matrix(spreads))
+        except np.linalg.LinAlgError:
+            return -1e9
+        half = np.linalg.solve(factor, self._residuals)
+        return -0.5 * float(half @ half) - float(np.log(np.diag(factor)).sum())
+
+    def _networks(self, workloads: Sequence[Workload], owner: npt.NDArray[np.intp]) -> _Points:
+        amounts = np.array([[getattr(w, name) for name in TERMS] for w in workloads], np.float64)
+        parts = amounts * np.array(list(USUAL_COSTS.values())) * np.exp(self._costs)
+        work = parts.sum(axis=1)
+        traits = np.array([one.traits for one in self._series])
+        families = np.array([w.family for w in workloads])
+        return _Points(owner, parts / work[:, None], np.log(work), traits[owner], families)
+
+    def _usual(self, points: _Points) -> Floats:
+        """The logarithm of the work at the usual costs, to first order."""
+        return points.log_work - points.shares @ self._costs
+
+    def _matrix(self, spreads: Spreads) -> Floats:
+        """The covariances of the points, [points, points]."""
+        noise = spreads.noise**2 * np.eye(len(self._samples))
+        return _covariance(self._pairs, spreads) + noise
+
+    def _solve(self) -> None:
+        self._points = self._networks([s.workload for s in self._samples], self._owner)
+        differences = self._logs - self._usual(self._points)
+        self._mean = float(differences.mean())
+        self._residuals = differences - self._mean
+        self._pairs = _pairs(self._points, self._points)
+        self._factor = np.linalg.cholesky(self._matrix(self._spreads))
+        half = np.linalg.solve(self._factor, self._residuals)
+        self._weights: Floats = np.linalg.solve(self._factor.T, half)
 
 
-def leave_one_out(
-    own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
-) -> tuple[HeldOut, ...]:
-    """Predicts each of `own` from the others of `own` and all of `like`; two or more are needed."""
-    return tuple(
-        _held_out(sample, by([*own[:index], *own[index + 1 :]], like))
-        for index, sample in enumerate(own)
+def fit_spreads(series: Sequence[PointSeries]) -> Spreads:
+    """The spreads that make the points of these series most likely.
+
+    What is known beforehand (`Spreads`, a factor of two either way) decides where points do not.
+    """
+    # scipy.optimize takes longer to import than most commands that import this file.
+    from scipy.optimize import minimize
+
+    start = _unbounded(Spreads())
+    found = start
+    for _ in range(2):
+        model = LatencyModel(series, _bounded(found))
+
+        def surprise(logs: Floats, model: LatencyModel = model) -> float:
+            beforehand = float((((logs - start) / _VAGUE) ** 2).sum()) / 2
+            return beforehand - model.log_likelihood(_bounded(logs))
+
+        found = minimize(
+            surprise, found, method="L-BFGS-B", options={"maxiter": 25, "eps": 1e-3, "ftol": 1e-5}
+        ).x
+    return _bounded(found)
+
+
+def _unbounded(spreads: Spreads) -> Floats:
+    *logs, strangers = dataclasses.astuple(spreads)
+    return np.array([*np.log(logs), math.log(strangers / (1 - strangers))])
+
+
+def _bounded(values: Floats) -> Spreads:
+    *logs, strangers = (float(value) for value in values)
+    names = [field.name for field in dataclasses.fields(Spreads)][:-1]
+    by_name = dict(zip(names, map(math.exp, logs), strict=True))
+    return Spreads(**by_name, strangers=1 / (1 + math.exp(-strangers)))
+
+
+@dataclass(frozen=True)
+class _Points:
+    """Networks in series: [n], [n, terms], [n], [n, traits] and [n]."""
+
+    owner: npt.NDArray[np.intp]
+    shares: Floats
+    log_work: Floats
+    traits: Floats
+    families: npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """How alike points are, each [rows, columns]; it does not depend on spreads."""
+
+    same: Floats
+    alike: Floats
+    shares: Floats
+    sizes: Floats
+    apart: Floats
+    family: npt.NDArray[np.bool_]
+
+
+def _pairs(rows: _Points, columns: _Points) -> _Pairs:
+    apart = ((rows.log_work[:, None] - columns.log_work[None]) / _LIKE_WORK) ** 2
+    apart += (((rows.shares[:, None] - columns.shares[None]) / _LIKE_SHARES) ** 2).sum(axis=2)
+    sizes = (rows.log_work - _USUAL_WORK)[:, None] * (columns.log_work - _USUAL_WORK)[None]
+    return _Pairs(
+        (rows.owner[:, None] == columns.owner[None]).astype(np.float64),
+        rows.traits @ columns.traits.T,
+        rows.shares @ columns.shares.T,
+        sizes,
+        apart,
+        rows.families[:, None] == columns.families[None],
     )
 
 
-def leave_one_family_out(
-    own: Sequence[Sample], like: Sequence[Sequence[Sample]] = (), *, by: Fitter = fit
-) -> tuple[HeldOut, ...]:
-    """Predicts each of `own` from networks of other families only, also in `like`."""
+def _covariance(pairs: _Pairs, s: Spreads) -> Floats:
+    """The covariances of the logarithms of latencies, without the noise."""
+    same, alike = pairs.same, pairs.alike
+    by_costs = _COSTS_OF_ENGINE**2 + s.costs**2 * same + s.costs_by_trait**2 * alike
+    by_network = s.networks**2 + s.networks_by_trait**2 * alike + s.networks_of_series**2 * same
+    likeness = np.exp(pairs.apart / (-2 * s.reach**2))
+    likeness *= s.strangers + (1 - s.strangers) * pairs.family
+    total: Floats = same * (_SPEEDS**2 + s.sizes**2 * pairs.sizes)
+    total += pairs.shares * by_costs + likeness * by_network
+    return total
+
+
+# Errors and intervals.
+
+
+def by_mult_adds(own: Sequence[Sample]) -> tuple[HeldOut, ...]:
+    """Predicts each of `own` from the others in proportion to mult-adds: the baseline."""
     results = []
-    for family in dict.fromkeys(sample.workload.family for sample in own):
-        rest, *others = (_without(group, family) for group in (own, *like))
-        model = by(rest, [group for group in others if group])
-        results += [_held_out(s, model) for s in own if s.workload.family == family]
+    for index, sample in enumerate(own):
+        rest = [*own[:index], *own[index + 1 :]]
+        logs = [math.log(one.latency_ns / one.workload.mult_adds) for one in rest]
+        speed = math.exp(sum(logs) / len(logs))
+        results.append(HeldOut(sample, speed * sample.workload.mult_adds))
     return tuple(results)
 
 
-def leave_device_out(like: Sequence[Sequence[Sample]], points: int) -> tuple[HeldOut, ...]:
-    """The error of knowing only so many points of a device, measured with devices that have more.
-
-    Each device of `like` in turn keeps `points` of its samples, and the rest of them is predicted
-    from these and from the other devices.
-    """
-    results = []
-    for index, own in enumerate(like):
-        others = [*like[:index], *like[index + 1 :]]
-        for start in range(len(own) if others and len(own) > points else 0):
-            sample_subset = [own[(start + step) % len(own)] for step in range(points)]
-            model = fit(sample_subset, others)
-            results += [_held_out(sample, model) for sample in own if sample not in sample_subset]
-    return tuple(results)
+def half_width(latency_ns: float, interval_ns: tuple[float, float]) -> float:
+    """Half of the interval of a latency, relative to the latency."""
+    return (interval_ns[1] - interval_ns[0]) / 2 / latency_ns
 
 
 def rmspe(results: Sequence[HeldOut]) -> float:
@@ -198,71 +401,21 @@ def rmspe(results: Sequence[HeldOut]) -> float:
     return math.sqrt(sum(one.error**2 for one in results) / len(results))
 
 
-def spread(results: Sequence[HeldOut]) -> float:
-    """The spread of errors: root of the mean square of ln(expected / true).
+def reach(results: Sequence[HeldOut], confidence: float = 0.95) -> float:
+    """The standard deviations within which held-out points lie with this probability.
 
-    A prediction near zero counts as a thousand times too small.
+    At least those of a normal distribution. Beyond, the scores of points that were left out decide:
+    the rank of a prediction interval (conformal; Vovk et al. 2005), the largest if there are few.
     """
-    logs = (math.log(max(1e-3, one.expected_ns / one.sample.latency_ns)) for one in results)
-    return math.sqrt(sum(log**2 for log in logs) / len(results))
+    from scipy.special import ndtri
+
+    scores = sorted(abs(one.score) for one in results)
+    rank = math.ceil((len(scores) + 1) * confidence)
+    seen = scores[min(rank, len(scores)) - 1] if scores else 0.0
+    return max(float(ndtri((1 + confidence) / 2)), seen)
 
 
-def interval_ns(
-    latency_ns: float, spread: float, count: int, confidence: float = 0.95
-) -> tuple[float, float]:
-    """The interval of a latency whose estimates scatter by `spread`, known from `count` errors.
-
-    Student's t on logarithms of ratios, with `count` - 1 degrees of freedom, of which one is the
-    least.
-    """
-    from scipy.special import stdtrit
-
-    reach = float(stdtrit(max(1, count - 1), (1 + confidence) / 2)) * spread
-    return latency_ns * math.exp(-reach), latency_ns * math.exp(reach)
-
-
-def _without(group: Sequence[Sample], family: str) -> list[Sample]:
-    return [sample for sample in group if sample.workload.family != family]
-
-
-def _held_out(sample: Sample, model: LatencyModel) -> HeldOut:
-    in_range = not model.beyond(sample.workload)
-    return HeldOut(sample, model.latency_ns(sample.workload), in_range)
-
-
-def _solve(groups: Sequence[Sequence[Sample]], names: Sequence[str]) -> LatencyModel:
-    """Terms of the first group; alternates between the common terms and the groups' speeds."""
-    # scipy.optimize takes longer to import than most commands that import this file.
-    from scipy.optimize import nnls
-
-    samples = list(itertools.chain(*groups))
-    amounts = np.array([[getattr(s.workload, name) for name in names] for s in samples], np.float64)
-    units = np.maximum(amounts.max(axis=0), 1.0)
-    latencies = np.array([sample.latency_ns for sample in samples])
-    owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-    logs = np.array([np.log(latencies[owner == i]).mean() for i in range(len(groups))])
-    for _ in range(ROUNDS if len(groups) > 1 else 1):
-        scaled_amounts = amounts / units * (np.exp(logs)[owner] / latencies)[:, None]
-        terms, _ = nnls(scaled_amounts, np.ones(len(samples)))
-        log_speeds = np.log(latencies / np.maximum(amounts / units @ terms, TINY))
-        if len(groups) > 1:
-            logs = np.array([log_speeds[owner == i].mean() for i in range(len(groups))])
-    own = terms / units * np.exp(logs[0])
-    return LatencyModel(
-        terms={name: float(ns) for name, ns in zip(names, own, strict=True)},
-        limits={
-            name: _limits([getattr(s.workload, name) for s in samples])
-            for name in ("mult_adds", *names)
-        },
-        families=frozenset(sample.workload.family for sample in samples),
-    )
-
-
-def _limits(amounts: Sequence[int]) -> tuple[float, float]:
-    """Limits beyond the ends, found by leaving an end out, at most a factor of two."""
-    distinct = sorted(set(amounts))
-    if len(distinct) < 2:
-        return distinct[0] / 2, distinct[0] * 2
-    below = distinct[0] / distinct[1] if distinct[0] else 1.0
-    above = distinct[-1] / distinct[-2] if distinct[-2] else 1.0
-    return distinct[0] * max(0.5, below), distinct[-1] * min(2.0, above)
+def interval_ns(prediction: PredictedLatency, reach: float) -> tuple[float, float]:
+    """The interval of a latency: so many standard deviations of its logarithm to each side."""
+    width = math.exp(reach * prediction.spread)
+    return prediction.latency_ns / width, prediction.latency_ns * width

@@ -1,7 +1,7 @@
-"""When a phone's time is not valid: the phone throttled, or something changed during the runs.
+"""When a time of a phone or a board is not valid: it throttled, or something changed meanwhile.
 
-Facts are those of a device's `facts()`, before and after, by the names that `devices/adb.py` gives
-them. Facts that a phone does not give are absent and prove nothing.
+Facts are those of a device's `facts()`, before and after, by the names that `devices/adb.py` and
+`devices/ssh.py` give them. Facts that a device does not give are absent and prove nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ SLOWED = 0.05
 CLOCK_SHARE = 0.2
 """The share of the runs at a second clock frequency that is too much."""
 
+# What a Raspberry Pi says of now in its lowest bits, and of all time since its start 16 bits up:
+# https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd
+_PI_FLAGS = {
+    0: "its voltage is too low",
+    1: "its clock is capped",
+    2: "it throttles",
+    3: "it is at its soft temperature limit",
+}
+
 # time_in_state counts in units of USER_HZ: https://docs.kernel.org/cpu-freq/cpufreq-stats.html
 _TICK_NS = 10_000_000
 
@@ -36,16 +45,16 @@ _UNTOUCHED = {
 
 
 def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[str, ...]:
-    """The disturbances of a phone during the timing, one reason per line; () if there were none.
+    """The disturbances of a device during the timing, one reason per line; () if there were none.
 
     Another attempt may succeed.
 
     Args:
-        measurement: with the facts of a phone.
+        measurement: with the facts of a phone or a board.
         fixed_runs: the number of runs was fixed, however wide their interval is.
     """
     m, before, after = measurement, measurement.facts_before, measurement.facts_after
-    reasons = [*_throttling(before, after), *_changes(before, after)]
+    reasons = [*_throttling(before, after), *_flags(before, after), *_changes(before, after)]
     if change := _clock_change(before, after, sum(m.warmups_ns) + sum(m.samples_ns)):
         reasons.append(change)
     if slowed := _slowed(m.samples_ns):
@@ -77,8 +86,8 @@ def unused_delegate(measurement: Measured) -> str:
 
 
 def cool(start: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Whether a phone is as cool as it was at `start`, and not throttled."""
-    if now.get("thermal_status", "0") != "0":
+    """Whether a device is as cool as it was at `start`, and not throttled."""
+    if now.get("thermal_status", "0") != "0" or _bits(now) & 0xF:
         return False
     return all(
         _celsius(now, key) <= _celsius(start, key) + 1
@@ -99,6 +108,24 @@ def _throttling(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
         for when, facts in facts_by_time.items()
         if facts.get("thermal_status", "0") != "0"
     ]
+
+
+def _flags(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What a board reports of itself: the flags of a Raspberry Pi, the counters of x86."""
+    start, end = _bits(before), _bits(after)
+    now, meanwhile = start | end, (end & ~start) >> 16
+    reasons = [
+        f"the board says: {text}" for bit, text in _PI_FLAGS.items() if (now | meanwhile) >> bit & 1
+    ]
+    counts = [facts.get("throttle_count", "") for facts in (before, after)]
+    if all(map(str.isdecimal, counts)) and (more := int(counts[1]) - int(counts[0])) > 0:
+        reasons.append(f"the processor throttled {more} times")
+    return reasons
+
+
+def _bits(facts: Mapping[str, str]) -> int:
+    match = re.fullmatch(r"0x[0-9a-fA-F]{1,8}", facts.get("throttled", ""))
+    return int(match[0], 16) if match else 0
 
 
 def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

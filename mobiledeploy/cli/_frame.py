@@ -93,7 +93,7 @@ class Terminal:
                 """Parts per second, as soon as they are known."""
 
                 def render(self, task: Task) -> Text:
-                    return Text(_per_second(task.speed) if task.speed else "")
+                    return Text(f"{task.speed:.3g}/s" if task.speed else "")
 
             self._bars = Bars(
                 TextColumn("{task.description}", markup=False),
@@ -197,12 +197,12 @@ def device_options(function: F) -> F:
             help="Record the session in FILE, for --device replay:FILE.",
         ),
         _settings.option("--delegate", help="xnnpack or none; default: the first of the runtime."),
-        _settings.option(
+        _settings.machine(
             "--device",
             default="host",
             show_default=True,
-            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, or "
-            "replay:FILE. Images are prepared here.",
+            help="Where the files run: host, a phone (adb, adb:SERIAL, pixel), a board "
+            "(ssh:[USER@]HOST[:PORT]), emulator:CORE, or replay:FILE. Images are prepared here.",
         ),
     ):
         function = option(function)

@@ -2,9 +2,9 @@
 
 A stranger may have written a folder's file. So it may set only options that are marked for it:
 `@_settings.option` if a stranger's choice can do no harm, `@_settings.output` for a path that is
-written to. An option that names a program, lifts a guard, replaces or removes files, or uses
-another machine is a plain `@click.option`. Only the command line, the environment and the user's
-own file set it.
+written to, `@_settings.machine` for the device to work on. An option that names a program, lifts a
+guard, replaces or removes files, or uses another machine is a plain `@click.option`. Only the
+command line, the environment and the user's own file set it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAME = "mobiledeploy.toml"
+# Devices that are here. A stranger's file must not have the user's keys open another machine.
+HERE = ("adb", "emulator", "host", "replay")
 # The suffixes of our results: a folder's file must not have a script or a dotfile overwritten.
 WRITTEN = (".csv", ".html", ".json", ".jsonl", ".md", ".png", ".svg", ".xml")
 _WORDS = {
@@ -56,8 +58,13 @@ class Output(Option):
     """A path that is written to; a folder's file may set it to a place in the folder."""
 
 
+class Machine(Option):
+    """A device to work on; a folder's file may name this computer and what is connected to it."""
+
+
 option = functools.partial(click.option, cls=Option)
 output = functools.partial(click.option, cls=Output)
+machine = functools.partial(click.option, cls=Machine)
 
 
 class CommaList(click.ParamType[T]):
@@ -168,6 +175,18 @@ def _default(
         option_.type_cast_value(ctx, text)
     except click.BadParameter as error:
         raise UsageError(f"{file.label}: {flag} of {owner}: {error.message}") from error
+    if isinstance(option_, Machine) and not file.own:
+        # Not at the top: `--help` imports next to nothing.
+        from mobiledeploy.core.plugins import DEVICES
+
+        for device in text.split(","):
+            plugin = device.partition(":")[0].strip()
+            if plugin in DEVICES.names() and plugin not in HERE:
+                raise UsageError(
+                    f"{file.label} sets {flag} of {owner} to {device}, and a file of the current "
+                    "folder may not choose another machine",
+                    elsewhere,
+                )
     if isinstance(option_, Output) and not file.own:
         wrong = _misplaced(file.path.parent, text, option_)
         if wrong:

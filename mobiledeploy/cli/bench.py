@@ -28,12 +28,12 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     short_help=__doc__,
 )
 @click.argument("artifacts", nargs=-1, type=click.Path(path_type=Path))
-@_settings.option(
+@_settings.machine(
     "--device",
     default="host",
     show_default=True,
-    help="host, a phone (adb, adb:SERIAL, pixel), emulator:CORE, replay:FILE, or a device "
-    "card (pixel-3) for an estimate.",
+    help="host, a phone (adb, adb:SERIAL, pixel), a board (ssh:[USER@]HOST[:PORT]), emulator:CORE, "
+    "replay:FILE, or a device card (pixel-3) for an estimate.",
 )
 @_settings.option(
     "--via",

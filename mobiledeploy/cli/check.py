@@ -89,7 +89,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_settings.option(
     "--threads",
     type=click.IntRange(1, 64),
-    help="Number of runners at once; default: one per core of this computer, one on a phone.",
+    help="Number of runners at once; default: one per core here, one on a phone or board.",
 )
 @_frame.device_options
 @_frame.limit_option

@@ -27,7 +27,7 @@ MOST_ROWS = 15
 @_settings.option(
     "--device",
     required=True,
-    help="A phone or board with a device card (pixel-3), host, or adb:SERIAL.",
+    help="A phone or board with a device card (pixel-3), host, adb:SERIAL, or ssh:HOST.",
 )
 @_settings.option(
     "--max-latency", type=_frame.Duration(), help="The largest latency, such as 10ms or 800us."

@@ -1,4 +1,4 @@
-"""List the devices for figures: this machine, phones, emulated cores."""
+"""List the devices for figures: this machine, phones, boards, emulated cores."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def calibrate(
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Make the device card NAME from a dozen models that were measured on the device.
+    """Make the device card NAME from models that were measured on the device.
 
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
     `bench --device NAME` then estimates the latencies of other models on this device.

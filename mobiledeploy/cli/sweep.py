@@ -52,7 +52,7 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
     help="Recipes for each model; default: those of export.",
 )
 @_settings.option("--format", type=Several(str), help="Default: both.")
-@_settings.option(
+@_settings.machine(
     "--device",
     type=Several(str),
     default="host",

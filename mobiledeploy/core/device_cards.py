@@ -32,7 +32,8 @@ class Workload(Record):
     connected layers, with pixels rounded up to whole tiles (`analysis.latency_model.TILE`),
     `depthwise` those of depthwise convolutions. `activations` are the numbers that operators read
     and write, fused ones left out. `kernels` are the weights of convolutions, `classifier` those of
-    fully connected layers. `family` names the kind of network (mobilenet_v1).
+    fully connected layers. `operators` is the number of operators, fused ones left out; 0 if nobody
+    counted them. `family` names the kind of network (mobilenet_v1).
     """
 
     family: str
@@ -42,6 +43,7 @@ class Workload(Record):
     activations: int
     kernels: int
     classifier: int
+    operators: int = 0
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,21 @@ def networks() -> dict[str, Workload]:
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error!r}") from error
+
+
+def instructions() -> dict[tuple[str, Precision], dict[str, int]]:
+    """The instructions of networks by (emulated core, precision), from ``instructions.csv``."""
+    path = shipped("android_bench") / "devices" / "instructions.csv"
+    table: dict[tuple[str, Precision], dict[str, int]] = {}
+    rows = csv.DictReader(io.StringIO(inputs.text(path, inputs.TABLE), newline=""))
+    try:
+        for row in rows:
+            precision: Precision = "int8" if row["precision"] == "int8" else "float32"
+            counts = table.setdefault((row["core"], precision), {})
+            counts[row["network"]] = int(row["instructions"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error!r}") from error
+    return table
 
 
 def _check(card: DeviceCard, path: Path) -> None:

@@ -48,5 +48,7 @@ def height(result: Result) -> float | None:
 def axis(metric: Metric) -> str:
     """The title of an axis of this metric, with its unit."""
     unit = "%" if metric.unit == "share" else metric.unit
-    title = metric.title[:1].upper() + metric.title[1:]
+    # mAP stays as it is.
+    first = metric.title[:1] if metric.title[1:2].isupper() else metric.title[:1].upper()
+    title = first + metric.title[1:]
     return f"{title} ({unit})" if unit else title

@@ -1,4 +1,4 @@
-"""The paths of the native parts: the C runner, its runtimes, the emulator and its libraries; adb.
+"""The paths of the native parts: the C runner, its runtimes, the emulator, its libraries; adb, ssh.
 
 `mobiledeploy doctor --emulator` puts them into the user's cache (steps/equip.py). The folder's name
 is a hash of our C sources and of the pinned versions, so parts of another version are never used.
@@ -152,6 +152,14 @@ def adb() -> str:
     program = shutil.which("adb")
     if program is None:
         raise MissingError("adb is not installed", "apt install adb, or give --adb FILE")
+    return program
+
+
+def ssh() -> str:
+    """The user's OpenSSH client; MissingError if absent."""
+    program = shutil.which("ssh")
+    if program is None:
+        raise MissingError("ssh is not installed", "apt install openssh-client")
     return program
 
 

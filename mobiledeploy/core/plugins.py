@@ -23,6 +23,7 @@ from mobiledeploy.core.types import Metric, Source
 if TYPE_CHECKING:
     # Ports speak of arrays, and whoever only lists plugins needs no numpy.
     from mobiledeploy.core.ports import (
+        AppLanguage,
         Architecture,
         Compression,
         Dataset,
@@ -52,10 +53,10 @@ EXTRA_OF = {
     "keras": "export",
     "tensorflow_model_optimization": "export",
     "h5py": "export",
-    "matplotlib": "plot",
     "cyclonedx": "bundle",
     "model_signing": "sign",
     "pycocotools": "detection",
+    "jinja2": "report",
     "vl_convert": "report",
     "ray": "ray",
 }
@@ -168,6 +169,7 @@ DATASETS: Shelf[Dataset] = Shelf("datasets")
 REPORTS: Shelf[ReportFile] = Shelf("reports")
 TASKS: Shelf[Task] = Shelf("tasks")
 EXECUTORS: Shelf[Executor] = Shelf("executors")
+APPS: Shelf[AppLanguage] = Shelf("apps")
 
 
 def shelves() -> tuple[Shelf[Any], ...]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.batches import Batch, Images
 from mobiledeploy.core.types import (
+    AcceptedDifference,
     Anchors,
     Annotation,
     AnnotationField,
+    AppContract,
     Contract,
     DeviceInfo,
     FileFacts,
@@ -591,11 +593,14 @@ class Session(Protocol):
 class Device(Protocol):
     """A kind of machine.
 
-    KIND is the kind of figure that it gives. RUNNER is the default runner.
+    KIND is the kind of figure that it gives. RUNNER is the default runner. REMOTE is whether it is
+    a machine of its own, a phone or a board, whose state before and after a timing makes that valid
+    or void.
     """
 
     KIND: Kind
     RUNNER: str
+    REMOTE: bool
 
     def available(self) -> tuple[DeviceInfo, ...]:
         """The machines of this kind that are available now; quick, and changes nothing."""
@@ -670,6 +675,41 @@ class ReportFile(Protocol):
 
     def render(self, report: Report) -> str:
         """The complete text of `report`, with a newline at its end."""
+        ...
+
+
+class SiteFile(ReportFile, Protocol):
+    """A format that can also be a folder of linked pages."""
+
+    def pages(
+        self, report: Report, accepted: Sequence[AcceptedDifference]
+    ) -> Iterator[tuple[str, str]]:
+        """(path below the folder, its text) of each file; the front page is the last one."""
+        ...
+
+
+class AppLanguage(Protocol):
+    """A language that apps are written in, with its runtime.
+
+    Attributes:
+        SUMMARY: the language, the runtime and what it answers, in a few words.
+        FORMATS: names of the formats that its runtime runs.
+        TASKS: the tasks whose answers its code decodes.
+        IMAGES: the suffix of the images that its code reads.
+        COMMANDS: command lines for the app's folder that build it and replay the golden samples.
+    """
+
+    SUMMARY: str
+    FORMATS: tuple[str, ...]
+    TASKS: tuple[str, ...]
+    IMAGES: Literal[".png", ".ppm"]
+    COMMANDS: tuple[str, ...]
+
+    def files(self, contract: AppContract) -> Mapping[str, bytes]:
+        """The content of each file of the app by its name, without the model and the samples.
+
+        Names and labels of the contract are untrusted: they stand in files of data only.
+        """
         ...
 
 

@@ -172,7 +172,8 @@ def raw_outputs(event: RawAnswer) -> bytes:
         content = b""
     if zlib.crc32(content) != event.crc32:
         raise DeviceError(
-            f"the runner's answer for image {event.index} arrived damaged", "try another cable"
+            f"the runner's answer for image {event.index} arrived damaged",
+            "try again, or another cable",
         )
     return content
 

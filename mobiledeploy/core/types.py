@@ -542,6 +542,47 @@ class Signature(Record):
 
 
 @dataclass(frozen=True)
+class AppSample(Record):
+    """A golden sample in the folder of an app; files are relative to that folder.
+
+    `image` is the image, `pixels` what the model sees of it: bytes [height, width, channels], after
+    crop and resize, in the model's order of channels. `input` is the input tensor that they make,
+    raw little-endian numbers of the tensor's type. `outputs` are the real values of each output,
+    raw little-endian float32, and `answer` is what the task reads in them.
+    """
+
+    image: str
+    pixels: str
+    input: str
+    outputs: tuple[str, ...]
+    answer: Prediction
+
+
+@dataclass(frozen=True)
+class AppContract(Record):
+    """What the code of an app needs to know of its model: `contract.json` in the app's folder.
+
+    `model` is the model's file in that folder. `runtime` is the package that runs it, and
+    `runtime_version` the version that the golden samples were answered by. `image` says how an
+    image becomes the tensor `input`, in the axes of `layout`. `outputs` are the model's tensors,
+    and `ends` say what they mean to the task. `labels` are the names of the classes by their
+    number, () if there are none.
+    """
+
+    model: str
+    runtime: str
+    runtime_version: str
+    task: str
+    layout: Layout
+    image: ModelInput
+    input: Tensor
+    outputs: tuple[Tensor, ...]
+    ends: tuple[ModelOutput, ...]
+    labels: tuple[str, ...]
+    golden: tuple[AppSample, ...]
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The predictions of one artifact on one set of images, and the metrics of them.
 
@@ -821,11 +862,38 @@ class Flip(Record):
 
 
 @dataclass(frozen=True)
+class DrawnBox(Record):
+    """A box to draw, with the name of its class; `score` is None where it is annotated."""
+
+    box: Box
+    name: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class DrawnAnswer(Record):
+    """A detector's boxes or a mask, to draw over what the model sees of an image.
+
+    `image` is a data URI of a small JPEG; `mask` is the model's and `true_mask` the annotated one,
+    data URIs of PNGs that are transparent where nothing is, "" for none. `classes` holds the (name,
+    colour) of what they show, the colour as six hexadecimal digits.
+    """
+
+    sample: str
+    image: str
+    boxes: tuple[DrawnBox, ...]
+    mask: str
+    true_mask: str
+    classes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Detail(Record):
     """What a report shows about one artifact besides its row.
 
     `classes` holds (name, images, correct answers) for each class; `flips` compares it with the
-    artifact named `against`; `environment` is of its newest figure.
+    artifact named `against`; `environment` is of its newest figure; `drawn` are answers that are
+    drawn over their images.
     """
 
     artifact_sha256: str
@@ -839,6 +907,30 @@ class Detail(Record):
     flips: tuple[Flip, ...]
     flipped: int
     environment: Mapping[str, str]
+    drawn: tuple[DrawnAnswer, ...] = ()
+
+
+@dataclass(frozen=True)
+class AcceptedDifference(Record):
+    """The newest file of a model beside the one that the baseline accepts in its place.
+
+    Sizes are None where a file is unknown. `value` and `accepted_value` are of `metric`, None where
+    they were not evaluated; `gain` compares them on the same images, None if they are not. `layers`
+    are those that changed most, None without both files.
+    """
+
+    model: str
+    recipe: str
+    format: str
+    artifact_sha256: str
+    accepted_sha256: str
+    size_bytes: int | None
+    accepted_size_bytes: int | None
+    metric: Metric
+    value: float | None
+    accepted_value: float | None
+    gain: Gain | None
+    layers: Table | None
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mobiledeploy.core import inputs
+from mobiledeploy.devices import _linux
 
 # One script is one round trip. It holds no text of the user's, so nothing needs quoting.
-_CPU = "/sys/devices/system/cpu/cpu[0-9]*"
-_FILES = " ".join(
-    [
-        *(f"{_CPU}/{name}" for name in ("cpu_capacity", "cpufreq/stats/time_in_state")),
-        *(
-            f"{_CPU}/cpufreq/cpuinfo_max_freq {_CPU}/cpufreq/scaling_{name}"
-            for name in ("max_freq", "cur_freq", "governor")
-        ),
-        *(f"/sys/class/thermal/thermal_zone*/{name}" for name in ("type", "temp")),
-    ]
-)
 FACTS = f"""
 echo =getprop; getprop
 echo =kernel; uname -r
-echo =files; grep -H . {_FILES} 2>/dev/null
+echo =files; grep -H . {_linux.FILES} 2>/dev/null
 echo =battery; dumpsys battery 2>/dev/null
 echo =thermal; dumpsys thermalservice 2>/dev/null
 echo =power; dumpsys power 2>/dev/null | grep -m 1 mWakefulness=
@@ -42,9 +30,8 @@ _PROPERTIES = {
     "abis": ("ro.product.cpu.abilist", "ro.product.cpu.abi"),
     "build": ("ro.build.fingerprint",),
 }
-# https://refspecs.linuxfoundation.org/elf: e_machine, and Android's names of ABIs.
 _MACHINE_OF = {"arm64-v8a": "aarch64", "x86_64": "x86_64", "armeabi-v7a": "armv7l", "x86": "i686"}
-_ABI_OF = {3: "x86", 40: "armeabi-v7a", 62: "x86_64", 183: "arm64-v8a", 243: "riscv64"}
+_ABI_OF = {machine: abi for abi, machine in _MACHINE_OF.items()}
 # android.os.Temperature: TYPE_CPU. https://developer.android.com/reference/android/os
 _CPU_TEMPERATURE = "0"
 
@@ -74,37 +61,14 @@ def parse_devices(text: str) -> list[ListedPhone]:
 
 def facts(text: str) -> dict[str, str]:
     """Facts by name in the output of FACTS; facts that the phone does not give are absent."""
-    facts_by_name = dict(_facts(_sections(text)))
+    facts_by_name = dict(_facts(_linux.sections(text)))
     return {key: " ".join(value.split()) for key, value in facts_by_name.items() if value}
 
 
 def abi(path: Path) -> str | None:
     """Android's name of the ABI of an ELF file; None for another file."""
-    with inputs.open_file(path) as stream:
-        head = stream.read(20)
-    if len(head) < 20 or head[:4] != b"\x7fELF":
-        return None
-    (machine,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:20])
-    return _ABI_OF.get(machine, f"ELF machine {machine}")
-
-
-def free_bytes(text: str) -> int | None:
-    """Available bytes in the output of `df -k DIR`; None if it cannot be parsed."""
-    lines = text.strip().splitlines()
-    # A long name of the file system is on a separate line.
-    numbers = [int(n) for n in re.findall(r"(?<=\s)\d+(?=\s)", lines[-1])] if lines else []
-    return numbers[2] * 1024 if len(numbers) >= 3 else None
-
-
-def _sections(text: str) -> dict[str, list[str]]:
-    sections: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in text.splitlines():
-        if re.fullmatch(r"=[a-z]+", line):
-            lines = sections.setdefault(line[1:], [])
-        else:
-            lines.append(line.strip())
-    return sections
+    machine = _linux.machine(path)
+    return None if machine is None else _ABI_OF.get(machine, machine)
 
 
 def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
@@ -122,44 +86,12 @@ def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
     yield "machine", f"android-{machine}" if android and machine else machine
     yield "kernel", "".join(sections.get("kernel", [])[:1])
     yield "taskset", "yes" if sections.get("taskset") else ""
-    yield from _files(sections.get("files", []))
+    yield from _linux.state(sections.get("files", []))
     yield from _battery(sections.get("battery", []))
     yield from _thermal(sections.get("thermal", []))
     wake = re.search(r"mWakefulness=(\w+)", "".join(sections.get("power", [])))
     if wake:
         yield "screen", "on" if wake[1] == "Awake" else "off"
-
-
-def _files(lines: list[str]) -> Iterator[tuple[str, str]]:
-    values: dict[tuple[str, int], list[str]] = {}
-    for line in lines:
-        match = re.match(r"/sys/\S*?(?:cpu|thermal_zone)(\d+)/(?:\S*/)?(\w+):(.*)", line)
-        if match:
-            values.setdefault((match[2], int(match[1])), []).append(match[3])
-
-    def each(name: str) -> dict[int, str]:
-        return {core: texts[0] for (key, core), texts in sorted(values.items()) if key == name}
-
-    capacity = each("cpu_capacity") or each("cpuinfo_max_freq")
-    yield "core_capacity", _pairs(capacity)
-    yield "governor", _pairs(each("scaling_governor"))
-    yield "frequency_khz", _pairs(each("scaling_cur_freq"))
-    yield "frequency_cap_khz", _pairs(each("scaling_max_freq"))
-    if capacity:
-        fastest = max(capacity, key=lambda core: int(capacity[core]))
-        ticks = values.get(("time_in_state", fastest), [])
-        yield "time_in_state", " ".join(":".join(line.split()) for line in ticks)
-    kinds = each("type")
-    yield (
-        "temperatures_millicelsius",
-        _pairs(
-            {kinds.get(zone, str(zone)).replace(" ", "-"): t for zone, t in each("temp").items()}
-        ),
-    )
-
-
-def _pairs(values: Mapping[int, str] | Mapping[str, str]) -> str:
-    return " ".join(f"{key}:{value}" for key, value in values.items())
 
 
 def _battery(lines: list[str]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Child processes on this machine that devices start: runners, or adb with a runner behind it."""
+"""Child processes on this machine that devices start: runners, or the way to one."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ class Child:
     def pid(self) -> int:
         """Its process id."""
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
 
     def lines(self) -> Iterator[str]:
         """Its standard output, line by line, until it ends."""

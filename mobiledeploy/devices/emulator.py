@@ -25,6 +25,7 @@ KIND: Kind = "counted"
 COUNTED = "--marks"
 """The argument of a program that marks what is to be counted."""
 RUNNER = "native"
+REMOTE = False
 DEFAULT_CORE = "cortex-a76"
 
 

@@ -16,6 +16,7 @@ from mobiledeploy.devices._child import Local
 
 KIND: Kind = "measured"
 RUNNER = "python"
+REMOTE = False
 
 
 def available() -> tuple[DeviceInfo, ...]:

@@ -14,6 +14,7 @@ from mobiledeploy.core.types import DeviceInfo, Kind
 
 KIND: Kind = "recorded"
 RUNNER = "python"
+REMOTE = False
 T = TypeVar("T")
 
 

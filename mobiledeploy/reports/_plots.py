@@ -6,8 +6,20 @@ horizontal one, as in the MobileNet papers.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+from mobiledeploy.analysis import choice
+from mobiledeploy.core import metric_columns
+from mobiledeploy.core.types import Result
+
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+_CONFIG = {
+    "view": {"stroke": None},
+    "font": "system-ui, sans-serif",
+    # Beside each other two legends are wider than a phone.
+    "legend": {"layout": {"top": {"direction": "vertical", "offset": 4}}},
+}
 KINDS = {
     "measured": ("latency", "Measured latency (ms)", "Timed by a clock on the device."),
     "counted": (
@@ -32,14 +44,16 @@ _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict[str, Any]:
     """A plot of points `model recipe device x value` and of the line through the best of them.
 
-    `ties` are points of the front that the images do not tell from the cheaper one beside them, or
-    from the best of the same cost: the line leaves them out, and a rule from `low` to `high` shows
-    what their value may be.
+    Points of the line have 95 % intervals, of their value from `value_low` to `value_high` and of
+    their cost from `x_low` to `x_high`. `ties` are points of the front that the images do not tell
+    from the cheaper one beside them, or from the best of the same cost: the line leaves them out,
+    and a dashed rule from `low` to `high` shows what their value may be.
     """
     x = {
         "field": "x",
         "type": "quantitative",
         "title": x_title,
+        "axis": {"labelSeparation": 5},
         "scale": {"type": "log", "nice": False, "padding": 20},
     }
     y = {
@@ -49,7 +63,7 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
         "scale": {"zero": False, "padding": 10},
     }
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "$schema": _SCHEMA,
         "width": width,
         "height": 320,
         "autosize": {"type": "fit", "contains": "padding"},
@@ -66,6 +80,7 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
                     "color": {"value": "#888"},
                 },
             },
+            *(_interval(x, y, *ends) for ends in (("y", "value"), ("x", "x"))),
             {
                 "data": {"name": "ties"},
                 "mark": {"type": "rule", "strokeDash": [4, 2], "strokeWidth": 2},
@@ -78,7 +93,13 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
             },
             {
                 "data": {"name": "points"},
-                "mark": {"type": "point", "filled": True, "size": 70, "tooltip": True},
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "opacity": 0.9,
+                    "size": 70,
+                    "tooltip": True,
+                },
                 "encoding": {
                     "x": x,
                     "y": y,
@@ -101,42 +122,114 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
                         {"field": "format"},
                         {"field": "device"},
                         {"field": "shown", "title": x_title},
-                        {"field": "value", "title": y_title},
+                        {"field": "judged", "title": y_title},
                     ],
                 },
             },
         ],
-        "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
+        "config": _CONFIG,
     }
 
 
-def history(y_title: str) -> dict[str, Any]:
-    """A plot of figures over time, a line for each recipe and target."""
+def _interval(x: dict[str, Any], y: dict[str, Any], way: str, field: str) -> dict[str, Any]:
+    """A rule along `way` through each point of the front, over the interval of `field`."""
+    ends = {way: {**{"x": x, "y": y}[way], "field": f"{field}_low"}}
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "data": {"name": "front"},
+        "mark": {"type": "rule", "opacity": 0.7},
+        "encoding": {
+            "x": x,
+            "y": y,
+            **ends,
+            f"{way}2": {"field": f"{field}_high"},
+            "color": {"value": "#888"},
+        },
+    }
+
+
+def history() -> dict[str, Any]:
+    """A small plot of one file's figures on one target over time.
+
+    Its points are `when y low high verdict`; the page says what the vertical axis is and how far it
+    goes.
+    """
+    x = {
+        "field": "when",
+        "type": "temporal",
+        "title": None,
+        "axis": {"tickCount": 3, "labelOverlap": True, "grid": False},
+        "scale": {"padding": 8},
+    }
+    y = {
+        "field": "y",
+        "type": "quantitative",
+        "title": None,
+        "axis": {"tickCount": 4},
+        "scale": {"zero": False, "nice": False},
+    }
+    outcomes = ["pass", "inconclusive", "fail", "not judged"]
+    return {
+        "$schema": _SCHEMA,
         "width": "container",
-        "height": 260,
+        "height": 130,
         "autosize": {"type": "fit", "contains": "padding"},
         "background": "transparent",
         "datasets": {"points": []},
         "data": {"name": "points"},
-        "mark": {"type": "line", "point": True, "tooltip": True},
-        "encoding": {
-            "x": {"field": "when", "type": "temporal", "title": "When"},
-            "y": {"field": "y", "type": "quantitative", "title": y_title, "scale": {"zero": False}},
-            "color": {
-                "field": "series",
-                "type": "nominal",
-                "title": None,
-                "legend": {"orient": "top", "columns": 1, "labelLimit": 300},
-                "scale": {"range": _COLORS},
+        "encoding": {"x": x, "y": y},
+        "layer": [
+            {"mark": {"type": "line", "opacity": 0.5, "color": "#888"}},
+            {
+                "mark": {"type": "rule", "color": "#888"},
+                "encoding": {"y": {**y, "field": "low"}, "y2": {"field": "high"}},
             },
-            "tooltip": [
-                {"field": "series"},
-                {"field": "when", "type": "temporal"},
-                {"field": "y", "title": y_title},
-                {"field": "verdict"},
-            ],
-        },
-        "config": {"view": {"stroke": None}, "font": "system-ui, sans-serif"},
+            {
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "opacity": 1,
+                    "size": 50,
+                    "tooltip": True,
+                },
+                "encoding": {
+                    "color": {
+                        "field": "verdict",
+                        "type": "nominal",
+                        "legend": None,
+                        "scale": {
+                            "domain": outcomes,
+                            "range": ["#2ca02c", "#ff7f0e", "#d62728", "#888888"],
+                        },
+                    },
+                    "shape": {
+                        "field": "verdict",
+                        "type": "nominal",
+                        "legend": None,
+                        "scale": {
+                            "domain": outcomes,
+                            "range": ["circle", "diamond", "cross", "circle"],
+                        },
+                    },
+                    "tooltip": [
+                        {"field": "when", "type": "temporal", "format": "%Y-%m-%d %H:%M"},
+                        {"field": "y", "title": "figure"},
+                        {"field": "verdict"},
+                    ],
+                },
+            },
+        ],
+        "config": _CONFIG,
     }
+
+
+def accuracy_interval(r: Result) -> tuple[float, float] | None:
+    """The exact 95 % interval of a top-1 in percent; None of another metric, or without images."""
+    if r.value is None or not r.images or metric_columns.of(r) != metric_columns.TOP1:
+        return None
+    return _share_interval(r.value, r.images)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _share_interval(share: float, images: int) -> tuple[float, float]:
+    low, high = choice.share_interval(share, images)
+    return round(100 * low, 4), round(100 * high, 4)

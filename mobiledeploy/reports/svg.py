@@ -95,11 +95,17 @@ def _plot(
             "format": units.one_line(units.format_name(r.format, r.io)),
             "device": units.one_line(device),
             "x": x,
+            "x_low": low / 1e6,
+            "x_high": high / 1e6,
             "value": value,
+            "value_low": value_low,
+            "value_high": value_high,
         }
         for r, x, device in rows
         for value in [metric_columns.height(r)]
         if x and value is not None
+        for low, high in [(device and r.latency_interval_ns) or (1e6 * x, 1e6 * x)]
+        for value_low, value_high in [_plots.accuracy_interval(r) or (value, value)]
     ]
     if not points:
         return {}

@@ -35,17 +35,17 @@ def runtimes() -> tuple[str, ...]:
 def files(machine: str, runtime: str) -> Mapping[str, Path]:
     """The program and the runtime's library for x86_64 or aarch64.
 
-    Android has another C library than these programs need: for `android-aarch64`, theirs and its
-    loader are included.
+    Android has another C library than these programs need, and other systems may have an older one
+    or none: for `android-aarch64` and `bare-aarch64`, theirs and its loader are included.
     """
     system, _, cpu = machine.rpartition("-")
-    if cpu not in (("aarch64",) if system == "android" else ("aarch64", "x86_64")):
+    if cpu not in (("aarch64",) if system else ("aarch64", "x86_64")):
         raise MissingError(
             f"there is no native runner for {machine or 'such a machine'}",
             "--runner benchmark_model, with Google's build for it",
         )
     files = {"runner": native.runner(cpu), "library": native.library(cpu, *_library(runtime))}
-    if system == "android":
+    if system:
         root = native.sysroot()
         for name in (LOADER, *C_LIBRARIES):
             candidates = (

@@ -28,6 +28,7 @@ from mobiledeploy.core.types import (
     Artifact,
     DataRef,
     Evaluation,
+    Gain,
     Mask,
     Prediction,
     Preprocessing,
@@ -255,6 +256,24 @@ def image_answers(evaluation: Evaluation) -> Answers | None:
     None for other metrics than top-1.
     """
     return None if evaluation.top1 is None else pareto.answers(evaluation, samples(evaluation))
+
+
+def gain(entry: Accepted, evaluation: Evaluation) -> Gain | None:
+    """The gain in top-1 of an evaluation over the accepted answers, on the host's images.
+
+    None for another task, other images, or answers of a device.
+    """
+    if entry.task is not None or entry.target.device != evaluation.target.device:
+        return None
+    now = image_answers(evaluation)
+    if now is None or samples(evaluation) != entry.samples:
+        return None
+    labels = np.array([p.label for p in evaluation.predictions])
+    bits = np.packbits(answers(entry) == labels).tobytes()
+    before = Answers(
+        entry.artifact_sha256, now.samples, entry.images, base64.b64encode(bits).decode()
+    )
+    return pareto.gain(now, before)
 
 
 def samples(evaluation: Evaluation) -> str:

@@ -29,8 +29,9 @@ from mobiledeploy.steps import (
     estimate,
     network_counts,
     published,
+    resolve,
 )
-from mobiledeploy.steps.estimate import FittedSeries, OutOfRange, SeriesFit
+from mobiledeploy.steps.estimate import FittedSeries, SeriesFit, TooWide
 from mobiledeploy.steps.network_counts import NetworkCounts
 from mobiledeploy.steps.published import Published
 from mobiledeploy.store import database as store
@@ -121,7 +122,7 @@ class Candidates:
     """Collects candidates for a device; `left_out` says what is missing, and why.
 
     Args:
-        device: a device card's name or its beginning, or host or adb:SERIAL.
+        device: a device card's name or its beginning, or host, adb:SERIAL or ssh:HOST.
         wanted: which candidates.
         reporter: is told of progress.
 
@@ -141,7 +142,7 @@ class Candidates:
             if DEVICES.load(plugin).KIND != "measured":
                 raise UsageError(
                     f"{device} gives no latency to choose by",
-                    "take a phone's model, host, or adb:SERIAL",
+                    "take a phone's model, host, adb:SERIAL, or ssh:HOST",
                 )
             self.device, self.title = device, device
             self.threads = wanted.threads or 1
@@ -295,8 +296,8 @@ class Candidates:
         try:
             series = self._of_series(precision, counts.family)
             latency_ns, interval_ns = series.latency(counts.workload, name)
-        except OutOfRange:
-            why = f"they are beyond the points of {self.device}; {estimate.CALIBRATE}"
+        except TooWide:
+            why = f"the points of {self.device} say too little about them; {estimate.CALIBRATE}"
             self._left_out[f"{precision} networks", why] += 1
             return None
         except DeployError as error:
@@ -324,7 +325,7 @@ class Candidates:
         if isinstance(series, DeployError):
             raise series
         # The errors depend on the family by this alone.
-        key = precision, any(sample.workload.family == family for sample in series.own)
+        key = precision, family in series.families
         if key not in self._fitted:
             self._fitted[key] = estimate.fitted(series, family)
         return self._fitted[key]
@@ -446,7 +447,7 @@ class Candidates:
             return False
         if r.device == self.device:
             return True
-        if self._card is None or r.id is None or not r.device.startswith("adb"):
+        if self._card is None or r.id is None or not resolve.is_remote(r.device):
             return False
         figure = database.measurement_by_id(r.id)
         assert isinstance(figure, Measured)

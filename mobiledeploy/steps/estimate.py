@@ -2,55 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis import latency_model as model
-from mobiledeploy.analysis.latency_model import HeldOut, LatencyModel, Sample
+from mobiledeploy.analysis.latency_model import (
+    HeldOut,
+    LatencyModel,
+    PointSeries,
+    Sample,
+    Spreads,
+)
 from mobiledeploy.core import artifacts, device_cards, inputs
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
-from mobiledeploy.core.types import Artifact, Estimated, FileFacts, Fit, NamedWarning, Target
-from mobiledeploy.steps import runtimes
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    Estimated,
+    FileFacts,
+    Fit,
+    NamedWarning,
+    Target,
+)
+from mobiledeploy.steps import network_counts, runtimes
+from mobiledeploy.store.database import Store
+from mobiledeploy.store.database import path as store_path
 
 Left = Literal["points", "families", "devices"]
 # The default delegates of an estimate, which compute on the CPU.
 ON_CPU = ("none", "xnnpack")
-# Fewer errors of a device say little about their spread.
+# A series of fewer points is judged by the others of its engine as well.
 FEWEST_ERRORS = 5
-CALIBRATE = "measure a dozen models on one and `mobiledeploy devices calibrate`"
-
-_WORDS = {
-    "mult_adds": "mult-adds",
-    "dense": "mult-adds of convolutions",
-    "depthwise": "depthwise mult-adds",
-    "activations": "activations read and written",
-    "kernels": "weights of convolutions",
-    "classifier": "weights of fully connected layers",
-}
+# The first year of TFLite whose default is XNNPACK.
+XNNPACK_SINCE = 2021
+XNNPACK = "xnnpack"
+# Emulated cores with int8 dot products, which have other kernels.
+DOT_PRODUCTS = ("cortex-a55", "cortex-a76", "cortex-a710", "neoverse-n1", "neoverse-v1")
+# The trait of int8: all kernels differ, which is more than four threads instead of one.
+INT8 = 2.0
+CALIBRATE = "measure a few models on one and `mobiledeploy devices calibrate`"
+EMULATED = "emulated "
 
 
 @dataclass(frozen=True)
 class SeriesFit:
-    """A card's series, the samples that it borrows from similar devices, and their cards."""
+    """A card's series, and those of the same engine on other cards and emulated cores.
+
+    `lenders` are the cards of the other series. `counted` are the instructions of the file itself,
+    by emulated core: for an engine such a core is one more device.
+    """
 
     card: DeviceCard
     series: Series
     own: tuple[Sample, ...]
-    like: tuple[tuple[Sample, ...], ...]
-    lenders: tuple[str, ...]
+    like: tuple[PointSeries, ...] = ()
+    lenders: tuple[str, ...] = ()
+    counted: Mapping[str, Sample] = field(default_factory=dict)
+
+    @property
+    def every(self) -> tuple[PointSeries, ...]:
+        """All series with what was counted, its own last."""
+        like = []
+        for one in self.like:
+            counted = self.counted.get(one.card.removeprefix(EMULATED))
+            is_int8 = self.series.precision == "int8"
+            if counted and not is_latency(one) and (one.traits[-1] > 0) == is_int8:
+                one = replace(one, samples=(*one.samples, counted))
+            like.append(one)
+        return (*like, PointSeries(self.card.name, traits(self.card, self.series), self.own))
 
     @property
     def enough(self) -> bool:
         """Whether the samples are enough for a model."""
-        samples = [sample for group in (self.own, *self.like) for sample in group]
+        groups = (self.own, *(one.samples for one in self.like))
+        samples = [sample for group in groups for sample in group]
         networks = {sample.network for sample in samples}
         return len(samples) >= model.FEWEST_POINTS and len(networks) >= model.FEWEST_NETWORKS
+
+    @property
+    def families(self) -> frozenset[str]:
+        """The families of networks among all samples."""
+        groups = (self.own, *(one.samples for one in self.like))
+        return frozenset(sample.workload.family for group in groups for sample in group)
 
     @property
     def what(self) -> str:
@@ -73,6 +114,8 @@ def estimate(
 ) -> tuple[Estimated, ...]:
     """Estimates the latency of artifacts on the device of a card, from the layers of each file.
 
+    Instructions of a file that this folder's store holds make an estimate for XNNPACK narrower.
+
     Args:
         paths: artifacts with their records beside them.
         device: a card's name, or the beginning of several (pixel): then the one with most points.
@@ -85,7 +128,8 @@ def estimate(
     Raises:
         UsageError: no such card, or it has no such points.
         DeviceError: it has too few points for a model, and no similar device lends its shape.
-        InputError: a file beyond the card's range, or of another precision than its points.
+        InputError: a file that the points say too little about (`TooWide`), or one of another
+            precision than theirs.
     """
     card = device_cards.matching(device) or device_cards.load(device)
     by_path = {path: artifacts.load(path) for path in paths}
@@ -102,6 +146,8 @@ def estimate(
         choice = choose(
             card, precision, artifact.format, runtime=runtime, threads=threads, delegate=delegate
         )
+        counted = {core: Sample(path.stem, work, n) for core, n in _instructions(artifact).items()}
+        choice = replace(choice, counted=counted)
         estimates.append(_estimated(path, artifact, work, choice, reporter))
     reporter.progress("estimating", len(by_path), len(by_path))
     return tuple(estimates)
@@ -166,131 +212,227 @@ def choose(
     return best
 
 
-def choices(card: DeviceCard) -> tuple[SeriesFit, ...]:
-    """Each series of a card, with points of the same runtime on other devices to borrow."""
-    others = [other for other in device_cards.all_() if other.name != card.name]
-    return tuple(_choice(card, series, others) for series in card.series)
+def choices(card: DeviceCard, cards: Sequence[DeviceCard] = ()) -> tuple[SeriesFit, ...]:
+    """Each series of a card, with those of the same engine on other cards.
 
-
-def samples(card: DeviceCard, series: Series) -> tuple[Sample, ...]:
-    """The points of a series, with the workloads of their networks."""
+    `cards` are all cards, which are read if they are not given.
+    """
+    cards = cards or device_cards.all_()
+    like: dict[str, list[PointSeries]] = {engine_of(series): [] for series in card.series}
+    for other in cards:
+        workloads = device_cards.workloads(other)
+        for series in other.series:
+            engine = engine_of(series)
+            if other.name != card.name and engine in like:
+                own = _samples(series, workloads)
+                like[engine].append(PointSeries(other.name, traits(other, series), own))
+    lenders = {engine: tuple(dict.fromkeys(s.card for s in same)) for engine, same in like.items()}
+    if XNNPACK in like:
+        like[XNNPACK] += _counted_networks()
     workloads = device_cards.workloads(card)
+    return tuple(
+        SeriesFit(card, series, _samples(series, workloads), tuple(like[engine]), lenders[engine])
+        for series in card.series
+        for engine in [engine_of(series)]
+    )
+
+
+def _samples(series: Series, workloads: Mapping[str, Workload]) -> tuple[Sample, ...]:
+    """The points of a series, with the workloads of their networks."""
     return tuple(Sample(p.network, workloads[p.network], p.latency_ns) for p in series.points)
 
 
-def held_out(choice: SeriesFit, family: str) -> tuple[tuple[HeldOut, ...], Left]:
-    """Errors on held-out points for a network of `family`, and the kind of these errors.
-
-    Points are left out one by one if the device has enough; otherwise similar devices are judged
-    with as few points. For a family that is not among the points, whole families are left out; if
-    the points have too few families, those of all devices with more are used.
-    """
-    if len(choice.own) < FEWEST_ERRORS:
-        lenders = [choice.like] if len(choice.like) > 1 else _pools()
-        errors = [h for like in lenders for h in model.leave_device_out(like, len(choice.own))]
-        return _in_range(errors), "devices"
-    if family in {sample.workload.family for sample in choice.own}:
-        return model.leave_one_out(choice.own, choice.like), "points"
-    families = {sample.workload.family for sample in choice.own}
-    own = [choice] if len(families) >= model.WIDE_FAMILIES else _of_many_families()
-    errors = [h for one in own for h in model.leave_one_family_out(one.own, one.like)]
-    return _in_range(errors), "families"
-
-
-def _choice(card: DeviceCard, series: Series, others: Sequence[DeviceCard]) -> SeriesFit:
-    own = samples(card, series)
-    like = (
-        []
-        if len(own) >= model.FEWEST_POINTS
-        else [
-            (other.name, samples(other, one))
-            for other in others
-            for one in other.series
-            if _kind(one) == _kind(series)
-        ]
-    )
-    return SeriesFit(
-        card,
-        series,
-        own,
-        tuple(group for _, group in like),
-        tuple(dict.fromkeys(name for name, _ in like)),
-    )
-
-
-def _kind(series: Series) -> tuple[object, ...]:
-    """The kind of a series; only series of the same kind are used together."""
-    s = series
-    return s.runtime, s.year, s.version, s.delegate, s.precision, s.threads
-
-
-def _in_range(errors: Sequence[HeldOut]) -> tuple[HeldOut, ...]:
-    """Those that an estimate would not refuse; all of them if it would refuse all."""
-    return tuple(one for one in errors if one.in_range) or tuple(errors)
-
-
-def _of_many_families() -> list[SeriesFit]:
-    """The series of all cards with enough families of networks to leave one out."""
-    return [
-        choice
-        for card in device_cards.all_()
-        for choice in choices(card)
-        if choice.enough
-        and len({sample.workload.family for sample in choice.own}) >= model.WIDE_FAMILIES
-    ]
-
-
-def _pools() -> list[tuple[tuple[Sample, ...], ...]]:
-    """Groups of similar devices that could lend to each other, by kind."""
-    pools: dict[tuple[object, ...], list[tuple[Sample, ...]]] = {}
-    for choice in _of_many_families():
-        pools.setdefault(_kind(choice.series), []).append(choice.own)
-    return [tuple(pool) for pool in pools.values()]
-
-
-class OutOfRange(InputError):
-    """A network beyond the range of the card's points."""
+class TooWide(InputError):
+    """The points say too little about a network."""
 
 
 @dataclass(frozen=True)
 class FittedSeries:
-    """The model of a series, and its errors on held-out points for some family of networks."""
+    """The model of a series, and its errors on held-out points for some family of networks.
+
+    `reach` is half of the interval in standard deviations.
+    """
 
     choice: SeriesFit
     model: LatencyModel
     errors: tuple[HeldOut, ...]
     held_out: Left
+    reach: float
+
+    @property
+    def _count(self) -> str:
+        """The advice to count, where that would help."""
+        if engine_of(self.choice.series) != XNNPACK or self.choice.counted:
+            return ""
+        return "; or count its instructions: `mobiledeploy doctor --emulator`, then `bench` again"
 
     def latency(self, work: Workload, name: str) -> tuple[float, tuple[float, float]]:
-        """The nanoseconds of a network and their 95 % interval; OutOfRange calls it `name`."""
-        beyond = self.model.beyond(work)
-        if beyond:
-            low, high = self.model.limits[beyond[0]]
-            raise OutOfRange(
-                f"{name} is outside the range of {self.choice.card.name}'s points: "
-                f"{getattr(work, beyond[0]) / 1e6:,.1f} M {_WORDS[beyond[0]]}, not "
-                f"{low / 1e6:,.1f} M to {high / 1e6:,.1f} M",
-                f"nothing is known of such networks there; {CALIBRATE}",
+        """The nanoseconds of a network and their 95 % interval; TooWide calls it `name`."""
+        prediction = self.model.predict(len(self.choice.like), work)
+        interval_ns = model.interval_ns(prediction, self.reach)
+        if model.half_width(prediction.latency_ns, interval_ns) > model.WIDEST:
+            low, high = (f"{end / 1e6:.3g} ms" for end in interval_ns)
+            raise TooWide(
+                f"{self.choice.card.name}'s points say too little about {name}: between {low} and "
+                f"{high}",
+                f"measure it there, or another {work.family}, and `mobiledeploy devices calibrate`"
+                + self._count,
             )
-        latency_ns = self.model.latency_ns(work)
-        # The speed of this device is known from its own points only, not from those of the others.
-        count = min(len(self.errors), max(len(self.choice.own), FEWEST_ERRORS))
-        return latency_ns, model.interval_ns(latency_ns, model.spread(self.errors), count)
+        return prediction.latency_ns, interval_ns
 
 
 def fitted(choice: SeriesFit, family: str) -> FittedSeries:
-    """The model of a series for networks of `family`."""
-    errors, kind = held_out(choice, family)
-    return FittedSeries(choice, model.fit(choice.own, choice.like), errors, kind)
+    """The model of a series for networks of `family`.
+
+    The spreads are fitted without the card. The errors are of points that were left out, each
+    predicted from the other points of its series and from other cards. For a family that nobody
+    measured with this engine, whole families are left out.
+
+    Raises:
+        DeviceError: no series has two points, so there is no error.
+    """
+    every = choice.every
+    spreads = _spreads_without_card(choice)
+    fit = LatencyModel(every, spreads)
+    if family not in choice.families:
+        like = comparable(every, families_left_out(every, spreads))
+        # Networks of one family only say nothing of others.
+        if like:
+            return FittedSeries(choice, fit, like, "families", model.reach(like))
+    by_series = fit.held_out()
+    like = comparable(every, by_series)
+    if not like:
+        raise DeviceError(
+            f"nothing tells the error of {choice.card.name}'s points: no series of "
+            f"{choice.series.runtime}, {choice.series.precision} has two",
+            CALIBRATE,
+        )
+    reach = model.reach(like)
+    if len(by_series[-1]) >= FEWEST_ERRORS:
+        return FittedSeries(choice, fit, by_series[-1], "points", reach)
+    return FittedSeries(choice, fit, like, "devices", reach)
+
+
+def comparable(
+    series: Sequence[PointSeries], errors: Sequence[Sequence[HeldOut]]
+) -> tuple[HeldOut, ...]:
+    """The errors, given by series, of latencies in the precision of the last series."""
+    return tuple(
+        error
+        for one, own in zip(series, errors, strict=True)
+        if is_latency(one) and one.traits[-1] == series[-1].traits[-1]
+        for error in own
+    )
+
+
+def own_errors(choice: SeriesFit) -> tuple[HeldOut, ...]:
+    """Each point of a series, predicted from its others and other cards; () for a single one."""
+    return LatencyModel(choice.every, _spreads_without_card(choice)).held_out()[-1]
+
+
+def _spreads_without_card(choice: SeriesFit) -> Spreads:
+    """The spreads of other cards; of its own points if its engine has no other card."""
+    if any(map(is_latency, choice.like)):
+        return spreads_of(choice.like)
+    return spreads_of(choice.every)
+
+
+@functools.lru_cache(maxsize=64)
+def spreads_of(series: tuple[PointSeries, ...]) -> Spreads:
+    """`model.fit_spreads`, which is not repeated for the same series."""
+    return model.fit_spreads(series)
+
+
+def families_left_out(
+    series: Sequence[PointSeries], spreads: Spreads
+) -> tuple[tuple[HeldOut, ...], ...]:
+    """By series, each point predicted from other families only, on all series."""
+    results: list[list[HeldOut]] = [[] for _ in series]
+    for family in sorted({sample.workload.family for one in series for sample in one.samples}):
+        rest = [without_family(one, family) for one in series]
+        if not any(one.samples for one in rest):
+            continue
+        fit = LatencyModel(rest, spreads)
+        for index, (one, left) in enumerate(zip(series, rest, strict=True)):
+            for sample in one.samples if left.samples else ():
+                if sample.workload.family == family:
+                    prediction = fit.predict(index, sample.workload)
+                    results[index].append(HeldOut(sample, prediction.latency_ns, prediction.spread))
+    return tuple(map(tuple, results))
+
+
+def without_family(one: PointSeries, family: str) -> PointSeries:
+    """The series without its networks of a family."""
+    left = tuple(sample for sample in one.samples if sample.workload.family != family)
+    return replace(one, samples=left)
+
+
+def traits(card: DeviceCard, series: Series) -> tuple[float, ...]:
+    """Threads (1 for four), int8 dot products, a core that cannot be emulated, and int8."""
+    return (
+        math.log(series.threads) / math.log(4),
+        float(card.emulate[:1] in [(core,) for core in DOT_PRODUCTS]),
+        float(bool(card.cores) and not card.emulate),
+        INT8 * (series.precision == "int8"),
+    )
+
+
+def engine_of(series: Series) -> str:
+    """What computes: series of one engine are shaped alike.
+
+    TFLite computes by XNNPACK since 2021, and earlier if the series says so.
+    """
+    if series.delegate not in ON_CPU:
+        return f"{series.runtime} {series.delegate}"
+    if series.runtime in ("xnnpack", "litert") or series.delegate == "xnnpack":
+        return XNNPACK
+    # A series without a year was measured by its owner, now.
+    is_new = (series.year or XNNPACK_SINCE) >= XNNPACK_SINCE
+    return XNNPACK if series.runtime == "tflite" and is_new else series.runtime
+
+
+def is_latency(one: PointSeries) -> bool:
+    """False for instructions of an emulated core."""
+    return not one.card.startswith(EMULATED)
+
+
+def _counted_networks() -> list[PointSeries]:
+    """The instructions of published networks on emulated cores, as further series of XNNPACK."""
+    workloads = {name: one.workload for name, one in network_counts.load().items()}
+    return [
+        PointSeries(
+            f"{EMULATED}{core}",
+            (0.0, float(core in DOT_PRODUCTS), 0.0, INT8 * (precision == "int8")),
+            tuple(
+                Sample(name, workloads[name], count)
+                for name, count in counts.items()
+                if name in workloads
+            ),
+        )
+        for (core, precision), counts in device_cards.instructions().items()
+    ]
+
+
+def _instructions(artifact: Artifact) -> dict[str, int]:
+    """The instructions of a file on emulated cores, from this folder's store."""
+    if artifact.format != "tflite" or not store_path().exists():
+        return {}
+    with Store.open() as store:
+        figures = store.measurements_of(artifact.sha256)
+    # The newest come first.
+    return {
+        one.core: one.instructions
+        for one in reversed(figures)
+        if isinstance(one, Counted) and one.target.runtime == "litert"
+    }
 
 
 def _estimated(
     path: Path, artifact: Artifact, work: Workload, choice: SeriesFit, reporter: Reporter
 ) -> Estimated:
     series = fitted(choice, work.family)
-    fit_ = series.model
     latency_ns, interval_ns = series.latency(work, path.name)
-    warnings = tuple(_warnings(path, artifact, choice, fit_.families, work.family))
+    warnings = tuple(_warnings(path, artifact, choice, work.family))
     for warning in warnings:
         reporter.warn(warning)
     sources_used = {point.source for point in choice.series.points}
@@ -310,7 +452,7 @@ def _estimated(
             runtime=choice.series.runtime,
             year=choice.series.year,
             version=choice.series.version,
-            terms=fit_.terms,
+            terms=series.model.terms(len(choice.like)),
             points=len(choice.own),
             borrowed=choice.lenders,
             held_out=series.held_out,
@@ -326,7 +468,7 @@ def _estimated(
 
 
 def _warnings(
-    path: Path, artifact: Artifact, choice: SeriesFit, families: frozenset[str], family: str
+    path: Path, artifact: Artifact, choice: SeriesFit, family: str
 ) -> Iterator[NamedWarning]:
     def warn(name: str, message: str, advice: str = "") -> NamedWarning:
         return NamedWarning(name, f"{path.name}: {message}", advice)
@@ -338,18 +480,18 @@ def _warnings(
             f"{name}'s points are of {runtime}, not of what runs {artifact.format}",
             "take it as the speed of the hardware",
         )
-    if choice.lenders:
+    if choice.lenders and len(choice.own) < model.FEWEST_POINTS:
         yield warn(
             "borrowed-shape",
             f"{name} has {len(choice.own)} of the {model.FEWEST_POINTS} points that a model needs; "
             f"its shape is borrowed from {', '.join(choice.lenders)}",
             CALIBRATE,
         )
+    families = {sample.workload.family for sample in choice.own}
     if family not in families:
         yield warn(
             "other-family",
-            f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}; the "
-            "interval is that of families left out",
+            f"{name}'s points are of {', '.join(sorted(families))}, and this is {family}",
             CALIBRATE,
         )
     if artifact.recipe.weight_bits == 16:

@@ -36,6 +36,10 @@ class Failures:
         """Keeps an error that was caught elsewhere."""
         self._errors[path] = error
 
+    def add_all(self, others: Failures) -> None:
+        """Keeps the errors of `others`, of paths that have none here."""
+        self._errors = others._errors | self._errors
+
     def records(self) -> tuple[Failed, ...]:
         """All failures in the form of records."""
         return tuple(

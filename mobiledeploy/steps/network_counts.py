@@ -30,7 +30,7 @@ OVERHEAD = 20_000
 class NetworkCounts:
     """The counts of a network with `CLASSES` classes.
 
-    `network` is its name (`ModelSpec.name`) and `family` its card. The next six are as in
+    `network` is its name (`ModelSpec.name`) and `family` its card. The next seven are as in
     `Workload`. `biases` are one for each filter, because normalisation is folded into them.
     `peak_activations` are the numbers that inputs and results take at one moment, as in
     `costs.Cost`. `features` are the inputs of the last layer, 0 if that is not fully connected.
@@ -44,6 +44,7 @@ class NetworkCounts:
     activations: int
     kernels: int
     classifier: int
+    operators: int
     biases: int
     peak_activations: int
     features: int

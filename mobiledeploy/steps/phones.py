@@ -1,4 +1,4 @@
-"""The rules for timings on phones: a timing is valid, or repeated, or there is no figure."""
+"""The rules for timings on phones and boards: one is valid, or repeated, or there is no figure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from mobiledeploy.core import recording
 from mobiledeploy.core.errors import VoidError
 from mobiledeploy.core.ports import Reporter, Session
 from mobiledeploy.core.types import Measured
+from mobiledeploy.steps import resolve
 
 TRIES = 3
 """The most timings of one artifact."""
 
 COOL_SECONDS = 120.0
-"""The longest cool-down of a phone before the next try."""
+"""The longest cool-down of a device before the next try."""
 
 
 class Measure(Protocol):
@@ -38,7 +39,7 @@ _STATES = (False, True, True, False)
 
 
 class Guard:
-    """Makes sure that the timings of a session are valid if the device is a phone."""
+    """Makes sure that the timings of a session are valid if the device is a phone or a board."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Guard:
 
     def measure(self, name: str, measure: Measure) -> Measured:
         """A valid measurement by `measure`; VoidError if no try was valid."""
-        if not self._request.device.startswith("adb"):
+        if not resolve.is_remote(self._request.device):
             return measure()
         if self._clocks is None and self._request.fixed_performance:
             self._clocks = hold_clocks(
@@ -104,7 +105,7 @@ def valid(
             _cool_down(session, start, sleep)
     raise VoidError(
         f"void: {name} in {TRIES} tries: {text}",
-        "let the phone cool down, leave it alone meanwhile, and measure again",
+        "let it cool down, leave it alone meanwhile, and measure again",
     )
 
 

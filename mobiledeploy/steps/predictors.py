@@ -1,4 +1,4 @@
-"""The machine that predicts for a command: this host, a phone, an emulated core, or a recording."""
+"""The machine that predicts for a command: host, phone, board, emulated core, or a recording."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PredictionOptions:
     """Where and how predictions are made.
 
     `threads` is how many runners work at once, with one thread each: None for one per core of this
-    computer, and one on a phone. `record` is a file for the recording of the session.
+    computer, and one on a phone or board. `record` is a file for the recording of the session.
     """
 
     device: str = HOST

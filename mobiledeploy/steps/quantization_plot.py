@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mobiledeploy.analysis.accuracy import LARGEST_SQNR_DB
 from mobiledeploy.core import records, units
@@ -13,27 +12,29 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import missing
 from mobiledeploy.steps.diagnose import QuantizationDiagnosis
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 KINDS = (".svg", ".png")
 # The colours of Okabe and Ito, which colour-blind people can tell apart.
-_CAUSES = (("clipped", "#d55e00"), ("coded", "#0072b2"), ("weighted", "#999999"))
-_LEGEND = {"clipped": "beyond the range", "coded": "rounding to codes", "weighted": "weights"}
-_DELIVERED, _OWN = "#000000", "#009e73"
+_CAUSES = {
+    "clipped": ("beyond the range", "#d55e00"),
+    "coded": ("rounding to codes", "#0072b2"),
+    "weighted": ("weights", "#999999"),
+}
+_SERIES = {"as delivered": "#000000", "its own, inputs exact": "#009e73"}
+# The pixels of a layer's row, and of a plot's width.
+_STEP, _WIDTH = 14, 420
 
 
 def check(path: Path) -> None:
     """Refuses, before the work, what `draw` cannot do.
 
     UsageError for a name that does not end in .svg or .png, or a folder that does not exist;
-    MissingError without matplotlib.
+    MissingError without vl-convert.
     """
     if path.suffix.lower() not in KINDS:
         raise UsageError(f"--plot {path} is neither .svg nor .png", "name it so")
     records.need_folder(path)
-    if importlib.util.find_spec("matplotlib") is None:
-        raise missing("matplotlib")
+    if importlib.util.find_spec("vl_convert") is None:
+        raise missing("vl_convert")
 
 
 def draw(diagnosis: QuantizationDiagnosis, path: Path) -> None:
@@ -43,57 +44,78 @@ def draw(diagnosis: QuantizationDiagnosis, path: Path) -> None:
     logits' error, by cause.
     """
     check(path)
-    # The import takes half a second, which only this function should cost.
-    import matplotlib
+    # The import takes a third of a second, which only this function should cost.
+    import vl_convert
 
-    stream = io.BytesIO()
-    kind = path.suffix.lower()[1:]
-    # A matplotlibrc is ignored, because it may be in the current folder and run LaTeX. A name with
-    # dollar signs is not a formula.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "mobiledeploy", "text.parse_math": False})
-        undated = {"Date": None} if kind == "svg" else {"Software": None}
-        _figure(diagnosis).savefig(stream, format=kind, dpi=150, metadata=undated)
-    records.write_atomic(path, stream.getvalue())
+    svg = str(vl_convert.vegalite_to_svg(_spec(diagnosis)))
+    content: str | bytes = svg
+    if path.suffix.lower() == ".png":
+        content = bytes(vl_convert.svg_to_png(svg, scale=2))
+    records.write_atomic(path, content)
 
 
-def _figure(diagnosis: QuantizationDiagnosis) -> Figure:
-    from matplotlib.figure import Figure
-
-    layers = diagnosis.layers
-    places = range(len(layers))
-    figure = Figure(figsize=(11, 2 + 0.2 * len(layers)), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for name, values, colour, marker in (
-        ("as delivered", [x.sqnr_db for x in layers], _DELIVERED, "o"),
-        ("its own, inputs exact", [x.own_sqnr_db for x in layers], _OWN, "D"),
-    ):
-        finite = [(v, y) for v, y in zip(values, places, strict=True) if abs(v) < LARGEST_SQNR_DB]
-        left.plot(
-            [v for v, _ in finite],
-            [y for _, y in finite],
-            marker,
-            color=colour,
-            label=name,
-            markersize=4,
-        )
-    left.set_yticks(list(places), [units.one_line(layer.name) for layer in layers], fontsize=7)
-    left.set_ylim(len(layers) - 0.5, -0.5)
-    left.set_xlabel("SQNR of the layer's values (dB)")
-    before = [0.0] * len(layers)
-    for part, colour in _CAUSES:
-        widths = [100 * layer.share * float(getattr(layer, part)) for layer in layers]
-        right.barh(places, widths, left=before, color=colour, label=_LEGEND[part])
-        before = [x + width for x, width in zip(before, widths, strict=True)]
-    right.set_xlabel("share of the logits' error that enters here (%)")
-    for axes in (left, right):
-        axes.grid(axis="x", color="#dddddd", linewidth=0.5)
-        axes.set_axisbelow(True)
-        axes.legend(fontsize=7)
-    figure.suptitle(
+def _spec(diagnosis: QuantizationDiagnosis) -> dict[str, Any]:
+    # Two layers may have one name, so a number before it tells them apart and is not shown.
+    rows = [f"{n:06} {units.one_line(x.name)}" for n, x in enumerate(diagnosis.layers)]
+    ratios = [
+        {"layer": row, "value": value, "series": series}
+        for row, layer in zip(rows, diagnosis.layers, strict=True)
+        for series, value in zip(_SERIES, (layer.sqnr_db, layer.own_sqnr_db), strict=True)
+        # Of a layer without any error the ratio has no end.
+        if abs(value) < LARGEST_SQNR_DB
+    ]
+    shares = [
+        {"layer": row, "value": 100 * layer.share * float(getattr(layer, part)), "cause": cause}
+        for row, layer in zip(rows, diagnosis.layers, strict=True)
+        for part, (cause, _) in _CAUSES.items()
+    ]
+    y = {"field": "layer", "type": "nominal", "sort": None, "scale": {"domain": rows}}
+    labels = {"labelExpr": "substring(datum.label, 7)", "labelLimit": 420, "labelFontSize": 9}
+    size = {"width": _WIDTH, "height": {"step": _STEP}}
+    left = {
+        **size,
+        "data": {"values": ratios},
+        "mark": {"type": "point", "filled": True, "opacity": 1, "size": 28},
+        "encoding": {
+            "y": {**y, "title": None, "axis": {**labels, "grid": True}},
+            "x": _x("SQNR of the layer's values (dB)", zero=False),
+            "color": _scale("series", _SERIES),
+            "shape": _scale("series", dict(zip(_SERIES, ("circle", "diamond"), strict=True))),
+        },
+    }
+    right = {
+        **size,
+        "data": {"values": shares},
+        "mark": "bar",
+        "encoding": {
+            "y": {**y, "axis": None},
+            "x": _x("share of the logits' error that enters here (%)", zero=True),
+            "color": _scale("cause", dict(_CAUSES.values())),
+        },
+    }
+    title = (
         f"{units.one_line(diagnosis.artifact)} beside float: logits {diagnosis.sqnr_db:.1f} dB, "
-        f"{diagnosis.images} images",
-        fontsize=9,
+        f"{diagnosis.images} images"
     )
-    return figure
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "title": {"text": title, "anchor": "middle", "fontSize": 12},
+        "background": "white",
+        "hconcat": [left, right],
+        "resolve": {"scale": {"color": "independent", "shape": "independent"}},
+    }
+
+
+def _x(title: str, *, zero: bool) -> dict[str, Any]:
+    scale = {"zero": zero}
+    return {"field": "value", "type": "quantitative", "title": title, "scale": scale}
+
+
+def _scale(field: str, looks: dict[str, str]) -> dict[str, Any]:
+    """The colour or the shape of each value of a field, with a legend."""
+    return {
+        "field": field,
+        "type": "nominal",
+        "scale": {"domain": list(looks), "range": list(looks.values())},
+        "legend": {"orient": "top", "title": None},
+    }

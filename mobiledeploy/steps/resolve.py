@@ -51,8 +51,8 @@ class ResolvedDevice:
 
     @property
     def phone(self) -> bool:
-        """Whether the rules for phones apply: facts, cool-downs, void measurements."""
-        return self.plugin == "adb"
+        """Whether the rules for phones and boards apply: facts, cool-downs, void measurements."""
+        return is_remote(self.name)
 
     def need_times(self, what: str) -> None:
         """UsageError if `what` needs times and the device counts instructions."""
@@ -63,17 +63,26 @@ class ResolvedDevice:
             )
 
     def runner(self, name: str | None) -> str:
-        """The name of the runner; the default is native on a phone and python on this host.
+        """The name of the runner; the default is native on a phone or board, python on this host.
 
         UsageError if it cannot run there.
         """
         usual = DEVICES.load(self.plugin).RUNNER
         runner = name or usual
         if self.phone and runner == "python":
-            raise UsageError("no Python runs on a phone", f"--runner {usual}")
+            raise UsageError("no Python runs on a phone or board", f"--runner {usual}")
         if not self.phone and runner == "benchmark_model":
-            raise UsageError("benchmark_model is for phones", "--device adb")
+            raise UsageError("benchmark_model is for phones and boards", "--device adb")
         return runner
+
+
+def is_remote(device: str) -> bool:
+    """Whether `device` is a phone or a board (`adb:SERIAL`, `ssh:HOST`), not this computer.
+
+    Plugins of other packages may not say so.
+    """
+    plugin = device.partition(":")[0]
+    return plugin in DEVICES.names() and getattr(DEVICES.load(plugin), "REMOTE", False)
 
 
 def bench_request(
@@ -121,9 +130,9 @@ def recorded_at(device: str) -> str:
 def resolve(device: str, via: Via = "auto") -> ResolvedDevice:
     """The device that `--device DEVICE --via VIA` means.
 
-    DEVICE is a device of the shelf (host, adb, replay), one of its machines (adb:SERIAL), or a
-    phone's model (pixel, pixel-6). VIA "emulator" takes the emulated core of that model's card,
-    even if the phone is connected.
+    DEVICE is a device of the shelf (host, adb, replay), one of its machines (adb:SERIAL, ssh:HOST),
+    or a phone's model (pixel, pixel-6). VIA "emulator" takes the emulated core of that model's
+    card, even if the phone is connected.
 
     Raises:
         UsageError: several phones are of that model, or the word is similar to a device's name.

@@ -586,7 +586,8 @@ def analyze_quantization(
         file: a file of integers, TFLite or ONNX, of `export` or of any other tool.
         reference: the float TFLite of the same model; the default is the one in its folder.
         data: images, as for `evaluate`; the default are the artifact's golden images.
-        plot: a file for an image of the result, .svg or .png; needs matplotlib.
+        plot: a file for an image of the result, .svg or .png; needs
+            vl-convert.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
             this and the next six.
         mean: subtracted from each channel, after `input_range`.
@@ -605,7 +606,7 @@ def analyze_quantization(
             other names; a model of several inputs or without an image.
         UsageError: an unknown data set, or one that says nothing about the model.
         DeviceError: a runner died or hangs.
-        MissingError: `plot` without matplotlib.
+        MissingError: `plot` without vl-convert.
     """
     reporter = reporter or PythonReporter()
     place = arguments.path(plot)

@@ -60,9 +60,10 @@ def bench(
     Args:
         artifacts: one file or several, with their records beside them; none for the last export in
             this folder.
-        device: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`), `emulator:CORE`, `replay:FILE`, or a
-            device card (`pixel-3`). A timing leases the device exclusively. A recording keeps its
-            own options, so all that follow are ignored except `reporter`.
+        device: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`), a board (`ssh:[USER@]HOST[:PORT]`),
+            `emulator:CORE`, `replay:FILE`, or a device card (`pixel-3`). A timing leases the device
+            exclusively. A recording keeps its own options, so all that follow are ignored except
+            `reporter`.
         via: what may replace a phone: `auto`, `adb` (nothing) or `emulator`.
         runner: `python`, `native` or `benchmark_model`; the default is the device's.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
@@ -83,8 +84,8 @@ def bench(
         UsageError: nothing was exported here; an unknown device, runner, runtime or delegate, or a
             runtime that does not run an artifact's format; options for a run if nothing runs.
         InputError: an artifact without a record, or with the record of another file.
-        DeviceError: the runner died or hangs, or the phone was lost.
-        VoidError: a phone throttled or was disturbed in each try.
+        DeviceError: the runner died or hangs, or the device was lost.
+        VoidError: a phone or board throttled or was disturbed in each try.
         MissingError: the emulator is not installed.
     """
     reporter = reporter or PythonReporter()
@@ -149,6 +150,15 @@ def _stand_in_figures(
         core, count_line = None, f"not counted: no core is a {delegate}"
     about = f"{card.title}, {card.soc}" if card.soc else card.title
     reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {count_line}")
+    # Counts are kept in the store, and make the estimates narrower.
+    not_counted = Failures()
+    counts = (
+        {}
+        if core is None
+        else time_artifacts(
+            paths, not_counted, device=core.name, delegate=delegate, reporter=reporter
+        )
+    )
     figure_paths: list[Path] = []
     figures: tuple[Measurement, ...] = ()
     for path in paths:
@@ -158,7 +168,7 @@ def _stand_in_figures(
             )
             figure_paths.append(path)
         except InputError as error:
-            if core is None:
+            if path not in counts:
                 failures.add(path, error)
             else:
                 reporter.warn(
@@ -167,11 +177,6 @@ def _stand_in_figures(
         except DeployError as error:
             # There is one card, but each file needs points of its own precision.
             failures.add(path, error)
-    rest = [path for path in paths if path not in failures]
-    if core is not None and rest:
-        counts = time_artifacts(
-            rest, failures, device=core.name, delegate=delegate, reporter=reporter
-        )
-        figures += tuple(counts.values())
-        figure_paths += counts
-    return BenchResult(tuple(map(str, figure_paths)), figures)
+    counts = {path: figure for path, figure in counts.items() if path not in failures}
+    failures.add_all(not_counted)
+    return BenchResult((*map(str, figure_paths), *map(str, counts)), (*figures, *counts.values()))

@@ -33,12 +33,15 @@ COLUMNS = ("file", "latency_ms")
 
 @dataclass(frozen=True)
 class CalibratedSeries(Record):
-    """A series of the new card: its leave-one-out error, and that of mult-adds alone."""
+    """A series of the new card: its leave-one-out error, and that of mult-adds alone.
+
+    Both are null for a single point.
+    """
 
     series: str
     points: int
-    rmspe: float
-    mult_adds_rmspe: float
+    rmspe: float | None
+    mult_adds_rmspe: float | None
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,9 @@ def calibrate(
 
     This is `devices calibrate` on the command line. Points are the newest measurement of each
     artifact on `device` in this folder's store, or the rows of a table that was measured elsewhere.
-    Each runtime and version, precision, number of threads and delegate makes a series of its own,
-    which needs 8 points of 6 networks.
+    Each runtime and version, precision, number of threads and delegate makes a series of its own.
+    One point is enough for an engine that other cards have points of (XNNPACK, ncnn); others need 8
+    points of 6 networks.
 
     Example:
         >>> md.calibrate("board", csv="latencies.csv", threads=4)
@@ -143,7 +147,7 @@ def calibrate(
     else:
         measurements = list(_from_table(table, runtime, threads))
         origin = f"measured by the owner, {table.name}"
-    usable, warnings = _enough_points(measurements)
+    usable, warnings = _enough_points(name, measurements)
     for warning in warnings:
         reporter.warn(warning)
     card = _card(name, title or name, origin, usable)
@@ -155,7 +159,7 @@ def calibrate(
     return DeviceCalibration(
         str(path),
         card_of_file,
-        tuple(map(_calibrated_series, _choices(card_of_file))),
+        tuple(map(_calibrated_series, estimate.choices(card_of_file))),
         tuple(warnings),
     )
 
@@ -243,28 +247,29 @@ def _family(path: Path) -> str:
 
 
 def _enough_points(
-    measurements: Sequence[_Measurement],
+    name: str, measurements: Sequence[_Measurement]
 ) -> tuple[list[_Measurement], list[NamedWarning]]:
-    """The measurements of kinds with enough points, and a warning for each other kind."""
+    """The measurements of kinds with enough points, and a warning for each other kind.
+
+    Points of other cards with the same engine count as well.
+    """
     count = Counter(one.kind for one in measurements)
     networks = {kind: len({o.workload for o in measurements if o.kind == kind}) for kind in count}
+    choices = estimate.choices(_card(name, name, "", measurements))
+    enough = {kind: choice.enough for kind, choice in zip(count, choices, strict=True)}
     few = [
         f"{count[kind]} of {networks[kind]} networks for {_kind_text(kind)}"
         for kind in count
-        if count[kind] < model.FEWEST_POINTS or networks[kind] < model.FEWEST_NETWORKS
+        if not enough[kind]
     ]
     need = f"{model.FEWEST_POINTS} points of {model.FEWEST_NETWORKS} networks make a model"
-    enough = [
-        one
-        for one in measurements
-        if count[one.kind] >= model.FEWEST_POINTS and networks[one.kind] >= model.FEWEST_NETWORKS
-    ]
-    if not enough:
+    usable = [one for one in measurements if enough[one.kind]]
+    if not usable:
         raise UsageError(
             f"{need}, and there are {'; '.join(few) or 'none'}",
             "measure more: alphas and resolutions that enclose what shall be estimated",
         )
-    return enough, [NamedWarning("too-few-points", f"{need}; left out: {text}") for text in few]
+    return usable, [NamedWarning("too-few-points", f"{need}; left out: {text}") for text in few]
 
 
 def _kind_text(kind: _Kind) -> str:
@@ -300,17 +305,11 @@ def _card(name: str, title: str, origin: str, measurements: Sequence[_Measuremen
     )
 
 
-def _choices(card: DeviceCard) -> list[estimate.SeriesFit]:
-    return [
-        estimate.SeriesFit(card, series, estimate.samples(card, series), (), ())
-        for series in card.series
-    ]
-
-
 def _calibrated_series(choice: estimate.SeriesFit) -> CalibratedSeries:
+    errors = estimate.own_errors(choice)
     return CalibratedSeries(
         choice.what,
         len(choice.own),
-        model.rmspe(model.leave_one_out(choice.own)),
-        model.rmspe(model.leave_one_out(choice.own, by=model.rule)),
+        model.rmspe(errors) if errors else None,
+        model.rmspe(model.by_mult_adds(choice.own)) if errors else None,
     )

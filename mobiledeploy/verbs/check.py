@@ -174,7 +174,8 @@ def check(
         device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
         delegate: `xnnpack` or `none`; the default is the first of the runtime.
-        threads: the number of runners at once; the default is one per core, and one on a phone.
+        threads: the number of runners at once; the default is one per core, and one on a phone or
+            board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
         record: a file for the recording of the session, for `replay:FILE`.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
@@ -360,7 +361,8 @@ def update_baseline(
         device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
         delegate: `xnnpack` or `none`; the default is the first of the runtime.
-        threads: the number of runners at once; the default is one per core, and one on a phone.
+        threads: the number of runners at once; the default is one per core, and one on a phone or
+            board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
         record: a file for the recording of the session, for `replay:FILE`.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of

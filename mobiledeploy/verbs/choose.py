@@ -211,7 +211,7 @@ def choose(
         >>> [group.candidates[group.best].candidate.command for group in answer.groups]
 
     Args:
-        device: a phone or board with a device card, `host`, or adb:SERIAL.
+        device: a phone or board with a device card, `host`, adb:SERIAL or ssh:HOST.
         max_latency: the largest latency in milliseconds.
         min_top1: the least top-1 in percent.
         max_size: the largest file in bytes.

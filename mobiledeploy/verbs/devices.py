@@ -1,7 +1,8 @@
-"""The devices for figures at the moment: this machine, phones, emulated cores."""
+"""The devices for figures at the moment: this machine, phones, boards, emulated cores."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mobiledeploy.core import device_cards
@@ -37,11 +38,12 @@ def devices() -> DeviceList:
         This machine, phones and emulated cores, then device cards.
     """
     here = tuple(one for name in DEVICES.names() for one in DEVICES.load(name).available())
-    return DeviceList((*here, *map(_card, device_cards.all_())))
+    cards = device_cards.all_()
+    return DeviceList((*here, *(_card(card, cards) for card in cards)))
 
 
-def _card(card: DeviceCard) -> DeviceInfo:
-    choices = estimate.choices(card)
+def _card(card: DeviceCard, cards: Sequence[DeviceCard]) -> DeviceInfo:
+    choices = estimate.choices(card, cards)
     ready = {choice.what.rsplit(", ", 1)[0] for choice in choices if choice.enough}
     about = f"{card.title}, {card.soc}" if card.soc else card.title
     if ready:

@@ -42,6 +42,7 @@ State = Literal["ok", "missing", "unfit", "unavailable"]
 # Programs of the system: how devices find them, their purpose, and how to install them.
 TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
     "adb": (native.adb, "phones", "apt install adb, or bench --adb FILE"),
+    "ssh": (native.ssh, "boards", "apt install openssh-client"),
     "qemu-aarch64": (native.qemu, "emulator", native.FIX),
 }
 # `dev` is for work on mobiledeploy itself, and `all` is the union of the others.
@@ -57,9 +58,9 @@ class InstalledPart(Record):
     """A package or a program. `fix` is the line that installs it, or why that is impossible.
 
     `extra` is base for the needs of every command, export or tflite-runtime for parts of these
-    extras, phones or emulator for programs of the system, and .pt2 for the environment that opens
-    such files. `state` is `unfit` for a version that we do not support, and `unavailable` if this
-    Python or system cannot have the part.
+    extras, phones, boards or emulator for programs of the system, and .pt2 for the environment that
+    opens such files. `state` is `unfit` for a version that we do not support, and `unavailable` if
+    this Python or system cannot have the part.
     """
 
     name: str
@@ -297,15 +298,18 @@ def _apart() -> Iterator[InstalledPart]:
 def _program_version(path: str) -> str | None:
     """The last version in a program's output; None without one.
 
-    The first version of adb is that of its protocol, which does not change for years.
+    The first version of adb is that of its protocol, which does not change for years. ssh tells its
+    own on standard error, and knows no long options.
     """
+    option = "-V" if Path(path).name == "ssh" else "--version"
     try:
-        output = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
-        ).stdout
+        done = subprocess.run(
+            [path, option], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
-    return next(reversed(re.findall(r"(?i)\bversion (\S+)", output)), None)
+    output = done.stdout + done.stderr
+    return next(reversed(re.findall(r"(?i)\b(?:version |openssh_)([^\s,]+)", output)), None)
 
 
 def _version(package: str) -> str | None:

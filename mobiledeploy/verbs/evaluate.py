@@ -112,13 +112,13 @@ def evaluate(
             images count. A file without a record needs it.
         task: a name of `tasks/`; the default is the record's, or what the outputs leave no doubt
             of.
-        device: where the files run: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`),
-            `emulator:CORE`, or `replay:FILE`. Images are prepared on this computer. A recording
-            keeps its own runtime and delegate.
+        device: where the files run: `host`, a phone (`adb`, `adb:SERIAL`, `pixel`), a board
+            (`ssh:[USER@]HOST[:PORT]`), `emulator:CORE`, or `replay:FILE`. Images are prepared on
+            this computer. A recording keeps its own runtime and delegate.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
         delegate: `xnnpack` or `none`; the default is the first of the runtime.
         threads: the number of runners at once, with one thread each; the default is one per core of
-            this computer, and one on a phone.
+            this computer, and one on a phone or board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
         record: a file for the recording of the session, for `replay:FILE`.
         input_range: (low, high), the values for pixels 0 and 255. The artifact has the defaults of
@@ -139,7 +139,7 @@ def evaluate(
             max(5, 1 %) broken images.
         UsageError: an unknown device, runtime or delegate, or a runtime that does not run an
             artifact's format; an unknown data set; images that say nothing about the model.
-        DeviceError: a runner died or hangs, or the phone was lost.
+        DeviceError: a runner died or hangs, or the device was lost.
         MissingError: the emulator is not installed.
     """
     failures = Failures()

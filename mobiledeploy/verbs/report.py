@@ -1,28 +1,24 @@
-"""Writes the content of the store as a page, a table or an image."""
+"""Writes the content of the store as a page, a site, a table or an image."""
 
 from __future__ import annotations
 
-import base64
 import dataclasses
-import functools
-import io
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from PIL import Image
+from typing import Literal, cast
 
 from mobiledeploy.analysis import cost
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
-from mobiledeploy.core.display import Record
-from mobiledeploy.core.errors import DeployError, InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, REPORTS, dataset, missing
-from mobiledeploy.core.ports import Pixels, Reporter
-from mobiledeploy.core.samples import class_name
+from mobiledeploy.core.display import Record, Table
+from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS, REPORTS, missing
+from mobiledeploy.core.ports import Reporter, SiteFile
 from mobiledeploy.core.types import (
+    AcceptedDifference,
     Artifact,
     Counted,
     Detail,
@@ -32,19 +28,20 @@ from mobiledeploy.core.types import (
     Measured,
     Report,
 )
-from mobiledeploy.steps import baseline
+from mobiledeploy.steps import baseline, report_images, site_folder
+from mobiledeploy.steps.accepted_differences import differences
 from mobiledeploy.steps.arguments import AnyPath
-from mobiledeploy.steps.defaults import REPORT_FORMATS, REPORT_TITLE
+from mobiledeploy.steps.defaults import BASELINE, DIFF_LAYERS, REPORT_FORMATS, REPORT_TITLE
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
+from mobiledeploy.verbs import diff
 
 DETAILED = 24
 """So many artifacts have a section of their own, the last exported ones."""
 FLIPS = 12
 """So many images of changed answers are shown per artifact."""
-IMAGE_PIXELS = 96
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,7 @@ def report(
     recipe: str | None = None,
     kind: str | None = None,
     device: str | None = None,
+    site: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> WrittenReport:
     """Writes accuracy against latency, size and mult-adds, with the tables behind them.
@@ -84,13 +82,18 @@ def report(
         recipe: only this one, such as int8_best.
         kind: `measured`, `counted` or `estimated`.
         device: only this one, such as host.
+        site: a folder for linked pages instead of a file: a front page with a leaderboard, and a
+            page for each model with its history, verdicts and difference from the accepted files of
+            `mobiledeploy-baseline.json`. It is new, empty, or a site that was made before.
         reporter: is told what is left out; the default is a `PythonReporter`.
 
     Returns:
-        The path and size of the file.
+        The path and size of the file, or of the folder's files.
 
     Raises:
-        UsageError: an unknown format, no store in this folder, or `out` cannot be written.
+        UsageError: an unknown format, no store in this folder, `out` or `site` cannot be written,
+            or `site` has content of others.
+        InputError: with `site`, a baseline that cannot be read.
         MissingError: the plotting library is not installed.
     """
     reporter = reporter or PythonReporter()
@@ -98,6 +101,10 @@ def report(
     if format not in REPORT_FORMATS:
         raise UsageError(f"no report in {format!r}", f"there are {', '.join(REPORT_FORMATS)}")
     where = filters(model=model, recipe=recipe, kind=kind, device=device)
+    if site is not None:
+        if out is not None or format != "html":
+            raise UsageError("a site has files of its own", "leave out --out and --format")
+        return _site(Path(site), where, title, reporter)
     report_ = gather(where, title=title, detailed=format == "html", reporter=reporter)
     content: str | bytes = REPORTS.load("svg" if format == "png" else format).render(report_)
     if format == "png":
@@ -105,6 +112,39 @@ def report(
     records.write_atomic(path, content)
     size = len(content.encode() if isinstance(content, str) else content)
     return WrittenReport(str(path), format, size, len(report_.results))
+
+
+def _site(folder: Path, where: Mapping[str, str], title: str, reporter: Reporter) -> WrittenReport:
+    site_folder.check(folder)
+    shelf = cast(SiteFile, REPORTS.load("html"))
+    report_ = gather(where, title=title, detailed=True, reporter=reporter)
+    accepted = _accepted(report_, reporter)
+    size = site_folder.write(folder, shelf.pages(report_, accepted))
+    return WrittenReport(str(folder), "site", size, len(report_.results))
+
+
+def _accepted(report_: Report, reporter: Reporter) -> tuple[AcceptedDifference, ...]:
+    path = Path(BASELINE)
+    if not path.exists():
+        return ()
+    entries = baseline.read(path, "mobiledeploy check --update-baseline").accepted
+
+    def layers(before: Path, now: Path) -> Table:
+        difference = diff.diff(before, now, reporter=reporter)
+        changed = tuple(filter(_changed, difference.layers))
+        return dataclasses.replace(difference, layers=changed).table(DIFF_LAYERS)
+
+    with Store.open() as store:
+        files = _files(store, {e.artifact_sha256 for e in entries} | store.artifacts().keys())
+        return tuple(differences(entries, report_.results, store, files, layers))
+
+
+def _changed(pair: diff.Pair) -> bool:
+    """Whether a layer is not the same in both files, as far as they can be compared."""
+    a, b = pair.a, pair.b
+    if a is None or b is None or pair.odd or a.type != b.type:
+        return True
+    return pair.sqnr_db is not None and not math.isnan(pair.sqnr_db)
 
 
 def default(format: str) -> Path:  # noqa: A002 - the option's name
@@ -134,8 +174,10 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         if detailed:
             if len(order) > DETAILED:
                 reporter.say(f"details of {DETAILED} artifacts of {len(order)}")
+            images = report_images.ReportImages()
             details = tuple(
-                _detail(store, artifacts, sha, files.get(sha)) for sha in list(order)[:DETAILED]
+                _detail(store, artifacts, sha, files.get(sha), images)
+                for sha in list(order)[:DETAILED]
             )
         evaluated = sorted({r.artifact_sha256 for r in results if r.value is not None})
         evaluations = [store.judgement(sha) for sha in evaluated]
@@ -170,7 +212,13 @@ def _profile(path: Path) -> tuple[LayerFigure, ...]:
     return ()
 
 
-def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Path | None) -> Detail:
+def _detail(
+    store: Store,
+    artifacts: Mapping[str, Artifact],
+    sha: str,
+    file: Path | None,
+    images: report_images.ReportImages,
+) -> Detail:
     artifact, evaluation = artifacts[sha], store.evaluation_of(sha)
     figures = store.measurements_of(sha)
     counts = next((m for m in figures if isinstance(m, Counted) and m.by_layer), None)
@@ -180,13 +228,17 @@ def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Pat
         profile = _profile(file) if file else ()
     against, flip_count = "", 0
     flips: tuple[Flip, ...] = ()
+    changes: list[tuple[str, int, int, int]] = []
     reference = _reference(artifacts, artifact)
     if evaluation is not None and reference is not None:
         before = store.evaluation_of(reference.sha256)
         if before is not None and before.data.identity == evaluation.data.identity:
             against = f"{reference.recipe.name}.{reference.format}"
             changes = _changes(before, evaluation)
-            flips, flip_count = _flips(evaluation, artifact, changes[:FLIPS]), len(changes)
+            flip_count = len(changes)
+            if not any(p.boxes for p in evaluation.predictions):
+                flips = images.flips(evaluation, artifact, changes[:FLIPS])
+    changed = [sample for sample, *_ in changes]
     return Detail(
         sha,
         _network(artifact),
@@ -199,6 +251,7 @@ def _detail(store: Store, artifacts: Mapping[str, Artifact], sha: str, file: Pat
         flips,
         flip_count,
         _environment(figures, artifact),
+        images.drawn(evaluation, artifact, changed) if evaluation else (),
     )
 
 
@@ -228,7 +281,9 @@ def _classes(evaluation: Evaluation, artifact: Artifact) -> tuple[tuple[str, int
         if p.label >= 0:
             total[p.label] += 1
             right[p.label] += p.classes[:1] == (p.label,)
-    return tuple((_name(evaluation, artifact, c), total[c], right[c]) for c in sorted(total))
+    return tuple(
+        (report_images.named(evaluation, artifact, c), total[c], right[c]) for c in sorted(total)
+    )
 
 
 def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, int]]:
@@ -239,47 +294,6 @@ def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, i
         for p in now.predictions
         if p.classes and p.sample in first and first[p.sample] != p.classes[0]
     ]
-
-
-def _name(evaluation: Evaluation, artifact: Artifact, index: int) -> str:
-    labels = evaluation.preprocessing.labels or evaluation.data.labels
-    return "–" if index < 0 else class_name(labels, artifact.spec.classes, index)
-
-
-def _flips(
-    evaluation: Evaluation, artifact: Artifact, changes: list[tuple[str, int, int, int]]
-) -> tuple[Flip, ...]:
-    images = _images(evaluation, {sample for sample, *_ in changes})
-    name = functools.partial(_name, evaluation, artifact)
-    return tuple(
-        Flip(sample, name(label), name(before), name(now), images.get(sample, ""))
-        for sample, label, before, now in changes
-    )
-
-
-def _images(evaluation: Evaluation, names: set[str]) -> dict[str, str]:
-    """Small images of samples, {} if the data set is gone or on another machine."""
-    data = evaluation.data
-    if not names:
-        return {}
-    try:
-        samples = dataset(data.source).open(
-            data.source, data.split, resolution=data.resolution, labels=data.labels
-        )
-        if samples.identity != data.identity:
-            return {}
-        places = {samples.id(i): i for i in range(len(samples))}
-        return {name: _uri(samples.image(places[name])) for name in names & places.keys()}
-    except (DeployError, OSError):
-        return {}
-
-
-def _uri(pixels: Pixels) -> str:
-    image = Image.fromarray(pixels)
-    image.thumbnail((IMAGE_PIXELS, IMAGE_PIXELS))
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=80)
-    return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
 def _environment(figures: tuple[object, ...], artifact: Artifact) -> dict[str, str]:

@@ -314,12 +314,15 @@ def _absolute(name: str | None, words: tuple[str, ...]) -> str | None:
     return name if name is None or name in words else str(Path(name).resolve())
 
 
+def _plain(formats: Sequence[str]) -> tuple[str, ...]:
+    """The recipes that `export` uses by default, the most precise first."""
+    recipes = [module.RECIPE for _, module in RECIPES.each()]
+    plain = [recipe for recipe in recipes if set(recipe.plain) & set(formats)]
+    return tuple(recipe.name for recipe in sorted(plain, key=lambda recipe: -recipe.weight_bits))
+
+
 def _state(job: SweepJob, out: Path) -> PlannedJob:
-    recipes = job.recipes or tuple(
-        name
-        for name, module in RECIPES.each()
-        if set(module.RECIPE.plain) & set(job.formats or FORMATS.names())
-    )
+    recipes = job.recipes or _plain(job.formats or FORMATS.names())
     try:
         _, artifacts = export_files.standing(job.config(out))
     except DeployError as error:

@@ -117,7 +117,7 @@ def verify(
         InputError: no artifact, golden images or a contract that differ from its record, or tensors
             that cannot be read.
         UsageError: a command that fails; an unknown device or delegate.
-        DeviceError: the runner died or hangs, or the phone was lost.
+        DeviceError: the runner died or hangs, or the device was lost.
         MissingError: a command that does not exist; the emulator is not installed.
     """
     reporter = reporter or PythonReporter()

@@ -78,7 +78,8 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
     title, head, row = result.stdout.splitlines()
     assert title == "estimated, not measured: phone-2, batch 1"
     assert head.split()[:2] == ["file", "estimated"]
-    assert row.split()[1:3] == ["4", "ms"]
+    assert float(row.split()[1]) == pytest.approx(4, rel=0.05)
+    assert row.split()[2] == "ms"
     assert "tflite 2020" in row
     assert row.endswith("points left out")
     assert result.stderr.splitlines() == [
@@ -89,10 +90,10 @@ def test_an_estimate_is_called_one_everywhere(exported, here, monkeypatch) -> No
     result = run("bench", path, "--device", "phone", "--json", "-q")
     (estimated,) = records.loads(BenchResult, result.stdout).measurements
     assert estimated.kind == json.loads(result.stdout)["measurements"][0]["kind"] == "estimated"
-    assert estimated.latency_ns == pytest.approx(4e6, rel=1e-3)
-    result = run("bench", exported["int8_ptq", "tflite"], "--device", "pixel-6")
+    assert estimated.latency_ns == pytest.approx(4e6, rel=0.05)
+    result = run("bench", path, "--device", "snapdragon-820")
     assert result.returncode == 5
-    assert "its card cannot stand in: it has 2 points" in result.stderr
+    assert "its card cannot stand in: it has 5 points" in result.stderr
     assert result.stdout == ""
 
 

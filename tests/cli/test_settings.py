@@ -167,6 +167,18 @@ def test_a_program_that_a_repository_names_does_not_run(name, repository, home):
     assert run("models", cwd=repository).returncode == 0
 
 
+@pytest.mark.parametrize("command", ["bench", "evaluate", "check", "verify", "sweep"])
+def test_a_repository_does_not_choose_a_machine_to_log_in_to(command, repository, home):
+    values = ["host,ssh:nas" if command == "sweep" else "ssh:nas", "ssh: nas", "ssh"]
+    for value in values:
+        with pytest.raises(UsageError, match="may not choose another machine") as refused:
+            said_by(repository, command, "device", value)
+        assert "give --device on the command line" in refused.value.hint
+        assert said_by(repository, command, "device", value, own=True) == {"device": value}
+    for value in ("host", "pixel-3", "adb:123", "emulator:cortex-a76"):
+        assert said_by(repository, command, "device", value) == {"device": value}
+
+
 # Whose file goes first
 
 

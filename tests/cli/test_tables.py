@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import re
-import struct
-import subprocess
 import sys
-import termios
 from itertools import pairwise
 
 import pytest
@@ -19,8 +12,8 @@ from hypothesis import strategies as st
 from mobiledeploy.cli import _tables
 from mobiledeploy.verbs import devices, models
 from tests import warm
+from tests.terminals import on_terminal
 
-STYLE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
 RESULTS = (
     ("model", "recipe", "top-1", "device", "instructions", "latency", "when", "id"),
     (
@@ -46,33 +39,6 @@ RESULTS = (
         ),
     ),
 )
-
-
-def on_terminal(columns, *argv):
-    """The lines that a program prints on a terminal of that width, without its styles."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-    with subprocess.Popen(
-        argv,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        env=environment | {"TERM": "xterm"},
-    ) as child:
-        os.close(theirs)
-        written = b""
-        while True:
-            try:
-                part = os.read(ours, 1 << 16)
-            except OSError:  # nobody has the other end any more
-                break
-            written += part
-            if not part:
-                break
-        assert child.stderr
-        assert child.wait(60) == 0, child.stderr.read()
-    os.close(ours)
-    return STYLE.sub("", written.decode()).replace("\r", "").splitlines()
 
 
 def printed(columns, headers, rows, *more):

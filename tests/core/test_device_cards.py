@@ -7,6 +7,7 @@ import pytest
 from mobiledeploy.core import device_cards
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.devices import emulator
+from mobiledeploy.steps import network_counts
 
 CARD = """\
 name = "mine"
@@ -133,3 +134,14 @@ def test_a_bad_card_is_named_with_its_field(folder, old, new, message):
     with pytest.raises(InputError, match=re.escape(message)) as excinfo:
         device_cards.load("mine")
     assert str(path) in str(excinfo.value)
+
+
+def test_every_counted_network_is_known_and_faster_with_dot_products() -> None:
+    table = device_cards.instructions()
+    assert {core for core, _ in table} == {"cortex-a72", "cortex-a76"}
+    known = network_counts.load()
+    for counts in table.values():
+        assert counts.keys() <= known.keys()
+    without, with_ = table["cortex-a72", "int8"], table["cortex-a76", "int8"]
+    assert without.keys() == with_.keys()
+    assert all(with_[network] < without[network] for network in with_)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from mobiledeploy.core import assets
 from mobiledeploy.core.plugins import RUNNERS
 from tests import namespaces
+from tests.devices.board import Board, need
 
 HERE = Path(__file__).resolve().parent
 # The folder of arm_phone_root.sh, read before the tests get their own cache.
@@ -170,6 +172,40 @@ def new_phone(tmp_path: Path) -> Iterator[Callable[..., Phone]]:
 def phone(new_phone: Callable[..., Phone]) -> Phone:
     """The only phone."""
     return new_phone()
+
+
+@pytest.fixture(scope="session")
+def a_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """The board of all tests: this machine, with a real sshd."""
+    need()
+    board = Board(tmp_path_factory.mktemp("board"))
+    yield board
+    board.stop()
+
+
+@pytest.fixture
+def board(a_board: Board, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A board that the user's ssh knows as `board`, without files or faults."""
+    a_board.reset()
+    monkeypatch.setenv("PATH", f"{a_board.folder / 'client'}:{os.environ['PATH']}")
+    return a_board
+
+
+@pytest.fixture(scope="module")
+def arm_board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Board]:
+    """An AArch64 board that the user's ssh knows as `board`: busybox and a C library, by qemu."""
+    need()
+    if not (ARM_PHONE / "done").exists():
+        pytest.skip(f"no AArch64 root (tests/devices/arm_phone_root.sh {ARM_PHONE})")
+    board = Board(
+        tmp_path_factory.mktemp("board"),
+        str(ARM_PHONE / "root"),
+        str(ARM_PHONE / "qemu-aarch64-static"),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{board.folder / 'client'}:{os.environ['PATH']}")
+        yield board
+    board.stop()
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 
 from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import SILENT
+from mobiledeploy.devices import _remote
 from mobiledeploy.devices import adb as device
 
 ODD = [
@@ -146,7 +147,7 @@ def test_programs_may_be_executed(phone, tmp_path) -> None:
     ],
 )
 def test_a_push_that_fails(phone, tmp_path, heard, monkeypatch, fault, content, message) -> None:
-    monkeypatch.setattr(device, "RETURN_SECONDS", 1.0)
+    monkeypatch.setattr(_remote, "RETURN_SECONDS", 1.0)
     file = tmp_path / "file"
     file.write_bytes(bytes(300_000))
     phone.plant(fault, content)
@@ -191,8 +192,8 @@ def test_a_phone_that_comes_back_is_cleaned(phone, tmp_path) -> None:
 
 
 def test_a_shell_that_hangs(phone, monkeypatch, heard) -> None:
-    monkeypatch.setattr(device, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(device, "RETURN_SECONDS", 0.1)
+    monkeypatch.setattr(_remote, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(_remote, "RETURN_SECONDS", 0.1)
     phone.plant("hang", "=getprop")
     with pytest.raises(DeviceError, match="hangs: no answer to adb shell"), session(phone) as it:
         it.facts()
@@ -252,7 +253,7 @@ def test_another_computer_s_lease_is_respected_until_it_ends(phone) -> None:
 
 
 def test_a_lease_is_renewed_and_its_loss_is_noticed(phone, monkeypatch) -> None:
-    monkeypatch.setattr(device, "LEASE_SECONDS", 0)
+    monkeypatch.setattr(_remote, "LEASE_SECONDS", 0)
     lease = phone.root / "data/local/tmp/mobiledeploy/lease"
     with session(phone) as session_:
         lease.write_text(lease.read_text().replace(" ", "  "))

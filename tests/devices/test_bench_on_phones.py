@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mobiledeploy.cli.bench import command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
-from mobiledeploy.devices import adb as device
+from mobiledeploy.devices import _remote
 from mobiledeploy.steps import phones, resolve
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
@@ -23,7 +23,7 @@ from mobiledeploy.verbs.compare import compare
 def _soon_cool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phones, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(phones, "COOL_SECONDS", 0.05)
-    monkeypatch.setattr(device, "RETURN_SECONDS", 1.0)
+    monkeypatch.setattr(_remote, "RETURN_SECONDS", 1.0)
 
 
 @pytest.fixture

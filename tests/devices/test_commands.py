@@ -80,8 +80,8 @@ def test_a_model_s_name_without_such_a_phone(phone, path, here) -> None:
     assert done.returncode == 5
     assert done.stderr == (
         f"error: no phone pixel-6 is connected; connected: adb:{phone.serial} (Pixel 3); --device "
-        "takes adb, emulator, host, replay, a phone's model, or a card that `mobiledeploy devices` "
-        "lists\n"
+        "takes adb, emulator, host, replay, ssh, a phone's model, or a card that `mobiledeploy "
+        "devices` lists\n"
     )
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from mobiledeploy.cli.check import command
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
-from mobiledeploy.devices import adb as device
+from mobiledeploy.devices import _remote
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.check import check, update_baseline
@@ -30,7 +30,7 @@ PROPERTIES = "ro.product.model=Pixel 3\nro.product.cpu.abilist=x86_64\n"
 
 @pytest.fixture(autouse=True)
 def _soon_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "RETURN_SECONDS", 1.0)
+    monkeypatch.setattr(_remote, "RETURN_SECONDS", 1.0)
 
 
 @pytest.fixture

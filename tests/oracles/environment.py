@@ -18,6 +18,8 @@ from pathlib import Path
 from mobiledeploy.core import assets
 
 HERE = Path(__file__).resolve().parent
+# A package of npm, for tests of the report's page; its licence is MPL-2.0, and it is never shipped.
+AXE = HERE / "axe"
 # Found out before the tests have a cache of their own.
 ENVIRONMENTS = assets.cache_dir() / "oracles"
 # Written last: without it an environment is half made.
@@ -61,6 +63,32 @@ def make(name: str) -> None:
     (folder / WHOLE).touch()
 
 
+def axe() -> Path | None:
+    """axe-core's script, which judges a page's accessibility; None where it was not fetched."""
+    folder = axe_place()
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    return script if (folder / WHOLE).is_file() and script.is_file() else None
+
+
+def axe_place() -> Path:
+    """Where the package of axe-core is, or would be."""
+    lock = (AXE / "package-lock.json").read_bytes()
+    return ENVIRONMENTS / f"axe-{hashlib.sha256(lock).hexdigest()[:16]}"
+
+
+def make_axe() -> None:
+    """Fetches it as its lock pins it, and runs none of its scripts."""
+    npm, folder = shutil.which("npm"), axe_place()
+    if npm is None:
+        raise OSError("no npm (apt install npm)")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(AXE, folder)
+    subprocess.run(
+        [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True
+    )
+    (folder / WHOLE).touch()
+
+
 def main() -> int:
     """All of them; 6 where one cannot be had."""
     try:
@@ -72,6 +100,9 @@ def main() -> int:
                 if python(lock.stem) is None:
                     print(f"making the oracle {lock.stem}, about 650 MB, in {place(lock.stem)}")
                     make(lock.stem)
+            if axe() is None:
+                print(f"fetching axe-core in {axe_place()}")
+                make_axe()
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"error: the oracles cannot be made: {error}", file=sys.stderr)
         return 6

@@ -181,10 +181,13 @@ def test_the_page_says_which_artifact_a_verdict_is_of():
     )
     message = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
     page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(message,)))
-    cells = ("check", "net run bbbbbbbb int8_ptq.tflite", "pass", "as it was")
-    assert "".join(f"<td>{cell}</td>" for cell in cells) in page
+    row_of = (
+        '<td class="name">net run bbbbbbbb int8_ptq.tflite</td><td class="why"><p>as it was</p>'
+    )
+    assert f"✓</span> pass</span></td>{row_of}" in page
     page = REPORTS.load("html").render(BROKEN)
-    assert "<td>build/c.onnx</td><td>error</td><td>build/c.onnx is not there</td>" in page
+    row_of = '<td class="name">build/c.onnx</td><td class="why"><p>build/c.onnx is not there</p>'
+    assert f"!</span> error</span></td>{row_of}" in page
 
 
 def test_junit_of_hostile_names_can_be_read():

@@ -161,6 +161,7 @@ PAGE = """
 const [,, script, data] = process.argv, fs = await import("node:fs"), made = {}, drawn = {};
 const get = (id) => made[id] ??= {
   value: "", dataset: {}, textContent: "", listeners: {},
+  setAttribute() {},
   add(option) { if (!this.options) this.value = option.value; this.options = true; },
   addEventListener() {}, append() {}, replaceChildren() {},
 };
@@ -185,7 +186,7 @@ def drawn(report: Report, folder: Path) -> dict[str, Any]:
     text = REPORTS.load("html").render(report)
     (folder / "data.json").write_text(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     (folder / "page.mjs").write_text(PAGE)
-    script = Path(html.__file__).with_name("page") / "page.js"
+    script = Path(html.__file__).with_name("templates") / "page.js"
     process = subprocess.run(
         [node, folder / "page.mjs", script, folder / "data.json"],
         capture_output=True,

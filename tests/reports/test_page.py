@@ -1,109 +1,45 @@
-"""The page in a real browser: Debian's Chromium, headless, driven over chromedriver."""
+"""The page in a real browser: what it draws and says."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
-import shutil
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from mobiledeploy.analysis import choice as choice_
 from mobiledeploy.analysis import pareto
 from mobiledeploy.core.plugins import REPORTS
-from mobiledeploy.core.types import Detail, Flip, LayerFigure, Report, Result, StoredVerdict
+from mobiledeploy.core.types import (
+    DrawnAnswer,
+    DrawnBox,
+    Failed,
+    Flip,
+    Report,
+)
+from tests.pages import (
+    CHOICE,
+    EVIL,
+    PIXEL,
+    PNG,
+    emulate,
+    opened,
+    photos,
+    ready,
+    result,
+    sample,
+    texts,
+)
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
-webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium (mobiledeploy[dev])")
 
-PIXEL = "data:image/jpeg;base64," + base64.b64encode(b"\xff\xd8\xff").decode()
-EVIL = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
-
-
-def result(number: int, kind: str = "measured", **change: object) -> Result:
-    output = Result(
-        f"2026-01-{1 + number % 28:02}T00:00:00.000+00:00",
-        f"{number:064x}",
-        f"net_{number % 3}",
-        ("float32", "int8_ptq")[number % 2],
-        "tflite",
-        1_000_000 + 1000 * number,
-        kind,
-        {"measured": "host", "counted": "emulator:cortex-a76", "estimated": "pixel", "": ""}[kind],
-        "python",
-        "litert",
-        "2.1",
-        1,
-        "xnnpack",
-        None if kind in ("counted", "") else 1e6 * (1 + number % 7),
-        (1e6, 9e6) if kind in ("measured", "estimated") else None,
-        10**8 + number if kind == "counted" else None,
-        0.5 + (number % 40) / 100,
-        0.9,
-        10**7 + number,
-        task="classification",
-        metric="top1",
-        value=0.5 + (number % 40) / 100,
-    )
-    return dataclasses.replace(output, **change)
-
-
-def sample() -> Report:
-    rows = [result(n, kind) for n in range(12) for kind in ("measured", "counted", "estimated")]
-    rows.append(dataclasses.replace(rows[0], model=EVIL, artifact_sha256="f" * 64))
-    detail = Detail(
-        "0" * 64,
-        "net_0",
-        "int8_ptq",
-        "tflite",
-        (LayerFigure("conv", "Conv 3x3", 1000),),
-        False,
-        (("circle", 10, 9), (EVIL, 5, 0)),
-        "float32.tflite",
-        (Flip("a.png", "circle", "circle", EVIL, PIXEL),),
-        3,
-        {"cpu": EVIL},
-    )
-    verdict = StoredVerdict(
-        "2026-01-02T00:00:00", "0" * 64, "regress", "latency", "fail", "grew by 9 %"
-    )
-    return Report("Nets & <b>", results=tuple(rows), details=(detail,), verdicts=(verdict,))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
-        pytest.skip("no chromium and chromedriver (apt install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    service = webdriver.ChromeService(shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
-
-
-def opened(browser: Any, report: Report, folder: Path) -> Any:
-    path = folder / "report.html"
-    path.write_text(REPORTS.load("html").render(report), "utf-8")
-    browser.get_log("browser"), browser.get_log("performance")
-    browser.get(path.as_uri())
-    ready(browser)
-    return browser
-
-
-def ready(browser: Any) -> int:
-    for _ in range(300):
-        outcome = browser.execute_script("return document.body?.dataset.ready")
-        if outcome is not None:
-            return int(outcome)
-        time.sleep(0.1)
-    raise AssertionError(browser.get_log("browser"))
+# A text for every way out of a text: an element, an attribute, an address, a template, a comment.
+HOSTILE = (
+    f"""{EVIL}"'><svg onload=alert(2)>{{{{ 7 * 7 }}}}{{% raw %}}<!--]]>javascript:alert(3)\0"""
+)
 
 
 def choose(browser: Any, name: str, value: str) -> int:
@@ -124,18 +60,18 @@ def marks(browser: Any, name: str) -> list[str]:
     )
 
 
-def emulate(browser: Any, *, scheme: str = "light", media: str = "", width: int = 0) -> None:
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]},
+def hovered(browser: Any, name: str, place: int) -> str:
+    """What is told of a point while the pointer is over it."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+
+    points = browser.find_elements(By.CSS_SELECTOR, f"#view-{name} .mark-symbol.role-mark path")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", points[place])
+    ActionChains(browser).move_to_element(points[place]).perform()
+    time.sleep(0.3)
+    return browser.execute_script(
+        "return document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
     )
-    if width:
-        browser.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": True},
-        )
-    else:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_it_opens_without_an_error_and_without_the_network(browser, tmp_path) -> None:
@@ -152,6 +88,65 @@ def test_it_opens_without_an_error_and_without_the_network(browser, tmp_path) ->
     assert browser.execute_script("return document.querySelectorAll('img[src=x]').length") == 0
 
 
+def replaced(record: Any, text: str) -> Any:
+    """The record with `text` for each text in it that a user or a device can choose."""
+    if isinstance(record, str):
+        return record if record.startswith("data:image/") else text
+    if isinstance(record, tuple):
+        return tuple(replaced(item, text) for item in record)
+    if isinstance(record, Mapping):
+        return {replaced(key, text): replaced(item, text) for key, item in record.items()}
+    if dataclasses.is_dataclass(record):
+        chosen = {"kind", "task", "metric", "outcome", "on_inconclusive", "right", "samples"}
+        fields = [f.name for f in dataclasses.fields(record) if f.init and f.name not in chosen]
+        changes = {name: replaced(getattr(record, name), text) for name in fields}
+        return dataclasses.replace(record, **changes)
+    return record
+
+
+def elements(browser: Any) -> dict[str, int]:
+    """How many elements of each kind the page has, but for those of plots and of broken lines."""
+    return browser.execute_script(
+        "const n = {}; document.querySelectorAll('*').forEach((e) => {"
+        "if (!e.closest('.view') && e.tagName !== 'WBR') n[e.tagName] = (n[e.tagName] ?? 0) + 1;"
+        "}); return n"
+    )
+
+
+def test_no_text_becomes_markup(browser, tmp_path) -> None:
+    drawn = DrawnAnswer("a", PIXEL, (DrawnBox((0.1, 0.1, 0.5, 0.5), "b", 0.9),), "", "", ())
+    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),))
+    plain = sample()
+    details = tuple(
+        dataclasses.replace(plain.details[0], drawn=one) for one in ((drawn,), (masked,))
+    )
+    plain = dataclasses.replace(
+        plain, details=details, answers=CHOICE.answers, failed=(Failed("file", "why", 7),)
+    )
+    plain = replaced(plain, "plain")
+    opened(browser, plain, tmp_path)
+    before = elements(browser)
+    opened(browser, replaced(plain, HOSTILE), tmp_path)
+    assert elements(browser) == before
+    assert "svg onload" in browser.title and "{{ 7 * 7 }}" in browser.title
+    # An alert would have stopped the script here.
+    strange = "[onerror], [onload], [src=x], [href^=javascript]"
+    assert texts(browser, strange) == []
+    assert [e for e in browser.get_log("browser") if e["level"] == "SEVERE"] == []
+
+
+@pytest.mark.parametrize(
+    "image", ["", f"{PIXEL}'", f"{PIXEL} onload=", "data:image/svg+xml;base64,AAAA", "javascript:1"]
+)
+def test_an_image_that_is_no_jpeg_is_left_out(image) -> None:
+    plain = sample().details[0]
+    detail = dataclasses.replace(plain, flips=(Flip("a.png", "b", "c", "d", image),))
+    page = REPORTS.load("html").render(Report("x", details=(detail,)))
+    assert "<img" not in page.partition("<script")[0]
+    whole = REPORTS.load("html").render(Report("x", details=(plain,)))
+    assert f'<img src="{PIXEL}"' in whole
+
+
 def test_the_front_equals_that_of_the_analysis(browser, tmp_path) -> None:
     report = sample()
     opened(browser, report, tmp_path)
@@ -161,6 +156,108 @@ def test_the_front_equals_that_of_the_analysis(browser, tmp_path) -> None:
         "return document.querySelector('#plot-measured figcaption').textContent"
     )
     assert f"13 points, {len(best)} on the front" in message
+
+
+def within(browser: Any, limit: str) -> str:
+    """The sentence about what is within a limit."""
+    browser.execute_script(
+        "const i = document.getElementById('within'); i.value = arguments[0];"
+        "i.dispatchEvent(new Event('input'))",
+        limit,
+    )
+    (sentence,) = texts(browser, "#sentence")
+    return sentence
+
+
+def test_the_best_file_within_a_latency_comes_first(browser, tmp_path) -> None:
+    opened(browser, CHOICE, tmp_path)
+    # Half of the files need 2.2 ms at most, with their intervals.
+    assert texts(browser, "#sentence") == [
+        "Within 5 ms, measured on host, net_0 recipe_b.tflite is the most accurate of 3 files."
+    ]
+    low, high = choice_.share_interval(0.67, 100)
+    percent = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
+    assert texts(browser, "#cards dd") == [
+        *("67 %", percent),
+        *("2 ms", "95 % interval 1.8 to 2.2 ms; litert 2.1, 1 thread, xnnpack"),
+        *("1 MB", "recipe_b.tflite"),
+    ]
+    # One image more is a tie.
+    assert texts(browser, "#ties") == ["The images do not tell it from net_0 recipe_a.tflite."]
+    # What may need more than the limit is not within it.
+    assert "net_0 recipe_a.tflite is" in within(browser, "2")
+    assert texts(browser, "#ties") == [""]
+    assert within(browser, "0.5").endswith(
+        "None of 3 files is within 0.5 ms, measured on host: net_0 recipe_a.tflite needs 1 ms."
+    )
+    assert "Whatever it costs" in within(browser, "")
+    assert "net_0 recipe_c.tflite is" in texts(browser, "#sentence")[0]
+
+
+def test_files_of_one_name_are_told_apart(browser, tmp_path) -> None:
+    rows = [dataclasses.replace(r, recipe="int8_ptq") for r in CHOICE.results]
+    opened(browser, dataclasses.replace(CHOICE, results=tuple(rows)), tmp_path)
+    assert "net_0 int8_ptq.tflite (bbbbbbbb) is the most" in texts(browser, "#sentence")[0]
+    assert "net_0 int8_ptq.tflite (aaaaaaaa)." in texts(browser, "#ties")[0]
+    notes = texts(browser, "#rows td.name small")
+    assert notes == [f"int8_ptq.tflite ({sha * 8})" for sha in "abc"]
+
+
+def test_a_page_without_accuracies_says_so(browser, tmp_path) -> None:
+    unknown = {"top1": None, "value": None, "task": "", "metric": ""}
+    rows = [result(n, **unknown) for n in range(3)]
+    opened(browser, Report("no", results=tuple(rows)), tmp_path)
+    assert texts(browser, "#sentence") == ["None of these files was evaluated on labelled images."]
+    assert "Top-1 (%)" not in texts(browser, "#rows th")
+    opened(browser, Report("nothing"), tmp_path)
+    assert texts(browser, "#sentence") == ["There are no figures yet."]
+
+
+def test_a_column_that_is_empty_or_the_same_is_left_out(browser, tmp_path) -> None:
+    opened(browser, CHOICE, tmp_path)
+    heads = ["file", "Top-1 (%)", "latency (ms)", "size (MB)", "mult-adds (millions)", "date (UTC)"]
+    assert texts(browser, "#rows th") == heads
+    assert texts(browser, "#rows caption") == [
+        "Newest first. All of them: measured; host; litert 2.1, 1 thread, xnnpack; photos 99999999"
+    ]
+
+
+def test_the_interval_of_each_point_of_the_front_is_drawn(browser, tmp_path) -> None:
+    opened(browser, CHOICE, tmp_path)
+    (low, high) = choice_.share_interval(0.9, 100)
+    rules = browser.execute_script(
+        "return [...document.querySelectorAll('#view-measured .mark-rule.role-mark line')]"
+        ".map((line) => [Math.abs(line.x2.baseVal.value - line.x1.baseVal.value),"
+        " Math.abs(line.y2.baseVal.value - line.y1.baseVal.value)])"
+    )
+    upright = [height for width, height in rules if not width and height]
+    across = [width for width, height in rules if width and not height]
+    # Two points are on the front, and the third is a tie with a rule of its own.
+    assert (len(upright), len(across)) == (3, 2)
+    assert all(length > 3 for length in upright + across)
+    assert f"90 ({100 * low:.1f} to {100 * high:.1f})" in hovered(browser, "measured", 2)
+
+
+def test_each_history_has_a_scale_of_its_own(browser, tmp_path) -> None:
+    """Noise of one percent is small on it, and an outlier is not cut off."""
+    days = [
+        dataclasses.replace(photos(sha, 90, ms), made_at=f"2026-01-{day:02}T00:00:00.000+00:00")
+        for sha, times in (("a", (1.0, 1.01, 1.0)), ("b", (10.0, 10.0, 20.0)))
+        for day, ms in enumerate(times, 1)
+    ]
+    opened(browser, Report("history", results=tuple(reversed(days))), tmp_path)
+    assert [text.split(",")[0] for text in texts(browser, "#histories h3")] == [
+        "recipe_b.tflite",
+        "recipe_a.tflite",
+    ]
+    heights = browser.execute_script(
+        "return [...document.querySelectorAll('#histories figure')].map((figure) =>"
+        "[...figure.querySelectorAll('.mark-symbol.role-mark path')].map((mark) =>"
+        "mark.getBoundingClientRect().y))"
+    )
+    spread = [max(ys) - min(ys) for ys in heights]
+    assert len(heights[0]) == len(heights[1]) == 3
+    assert spread[1] < 20 < 40 < spread[0]
 
 
 def test_each_metric_has_a_set_of_its_own(browser, tmp_path) -> None:
@@ -181,7 +278,8 @@ def test_each_metric_has_a_set_of_its_own(browser, tmp_path) -> None:
     )
     # The error falls with the latency: each point is on the front.
     assert "7 points, 7 on the front" in message
-    assert "MAE 2" in browser.execute_script("return document.querySelector('#rows').textContent")
+    assert texts(browser, "#rows th")[1] == "MAE"
+    assert len(texts(browser, "#rows tbody tr")) == 7
     assert [e for e in browser.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
 
 
@@ -198,16 +296,7 @@ def test_filters_and_hover(browser, tmp_path) -> None:
     assert len(marks(browser, "measured")) == 6
     rows = browser.execute_script("return document.querySelectorAll('#rows tbody tr').length")
     assert rows == 18
-    from selenium.webdriver import ActionChains
-    from selenium.webdriver.common.by import By
-
-    mark = browser.find_elements(By.CSS_SELECTOR, "#view-measured .mark-symbol.role-mark path")[0]
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
-    ActionChains(browser).move_to_element(mark).perform()
-    time.sleep(0.3)
-    tip = browser.execute_script(
-        "return document.querySelector('#vg-tooltip-element.visible')?.textContent ?? ''"
-    )
+    tip = hovered(browser, "measured", 0)
     assert "net_" in tip and "int8_ptq" in tip
 
 
@@ -258,14 +347,14 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     reached = []
-    for _ in range(7):
+    for _ in range(8):
         ActionChains(browser).send_keys(Keys.TAB).perform()
         reached.append(
             browser.execute_script(
                 "return document.activeElement.id || document.activeElement.className"
             )
         )
-    assert reached[:5] == ["skip", "kind", "device", "recipe", "model"]
+    assert reached[:6] == ["skip", "within", "kind", "device", "recipe", "model"]
     tree = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
     names = {(n.get("role", {}).get("value"), n.get("name", {}).get("value")) for n in tree}
     assert {("combobox", n) for n in ("Kind", "Device", "Recipe", "Model")} <= names

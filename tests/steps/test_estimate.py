@@ -19,8 +19,8 @@ from mobiledeploy.core.device_cards import (
     Workload,
 )
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
-from mobiledeploy.core.types import Counted, Estimated
-from mobiledeploy.steps import bench_figures, estimate, resolve
+from mobiledeploy.core.types import Counted, Estimated, Target
+from mobiledeploy.steps import bench_figures, estimate, network_counts, resolve
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import calibrate, sweep
 from mobiledeploy.verbs.bench import bench
@@ -92,14 +92,17 @@ def test_an_estimate_is_of_the_files_own_layers(config, path, work, heard) -> No
     write("phone", work, FLOAT)
     (made,) = estimate.estimate([path], device="phone", reporter=heard)
     truth = sum(ns * getattr(work, name) for name, ns in NS.items())
-    assert made.latency_ns == pytest.approx(truth, rel=1e-3)
+    assert made.latency_ns == pytest.approx(truth, rel=0.05)
     low, high = made.interval_ns
-    assert low < made.latency_ns < high < 1.02 * low
+    assert low < truth < high < 1.3 * low
     assert made.kind == "estimated"
     assert made.artifact_sha256 == artifacts.load(path).sha256
     assert (made.target.device, made.target.runtime, made.target.threads) == ("phone", "tflite", 4)
-    assert (made.fit.points, made.fit.borrowed, made.fit.held_out) == (10, (), "points")
-    assert made.fit.terms.keys() == NS.keys()
+    assert (made.fit.points, made.fit.held_out) == (10, "points")
+    # The form comes from other cards of TFLite too, never from ncnn.
+    assert {"pixel-1", "pixel-3"} <= set(made.fit.borrowed)
+    assert "rk3588s" not in made.fit.borrowed
+    assert made.fit.terms.keys() == set(model.TERMS)
     assert made.fit.sources == ("measured",)
     assert made.warnings == ()
 
@@ -143,7 +146,8 @@ def test_an_emulated_core_counts_beside_the_estimate(
     assert (counted.core, counted.target.threads) == (core, 1)
     with Store.open() as store:
         kept = store.measurements_of(estimated.artifact_sha256)
-    assert kept == (counted, estimated)
+    # It is counted first, which makes the estimate narrower.
+    assert kept == (estimated, counted)
     assert bench([path], device="phone", via="emulator") == bench_figures.BenchResult(
         (str(path),), (counted,)
     )
@@ -240,13 +244,26 @@ def test_outside_the_range_is_counted_where_it_can_be(
     assert [m.kind for m in benched.measurements] == ["counted"]
     assert benched.paths == (str(path),)
     (warning,) = [d for d in heard.warnings if d.name == "no-estimate"]
-    assert "outside the range of phone's points" in warning.message
+    assert "phone's points say too little about float32.tflite" in warning.message
 
 
-def test_outside_the_range_is_refused(config, path, work) -> None:
+def test_too_wide_an_interval_is_refused_with_what_to_measure(config, path, work) -> None:
     write("phone", a_hundred_times(work), FLOAT)
-    with pytest.raises(InputError, match="outside the range of phone's points: 3.3 M mult-adds"):
+    with pytest.raises(estimate.TooWide, match="say too little about .*: between .* ms and") as one:
         estimate.estimate([path], device="phone")
+    assert "measure it there, or another mobilenet_v1" in one.value.hint
+    assert one.value.exit_code == 7
+
+
+def test_no_interval_is_wider_than_thirty_percent(monkeypatch) -> None:
+    choice = estimate.choose(device_cards.load("pixel-6"), "int8", "tflite")
+    work = network_counts.load()["mobilenet_v2_1_224"].workload
+    latency_ns, interval_ns = estimate.fitted(choice, "mobilenet_v2").latency(work, "v2")
+    half = model.half_width(latency_ns, interval_ns)
+    assert half <= model.WIDEST == 0.3
+    monkeypatch.setattr(model, "WIDEST", half * 0.99)
+    with pytest.raises(estimate.TooWide):
+        estimate.fitted(choice, "mobilenet_v2").latency(work, "v2")
 
 
 def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
@@ -267,7 +284,7 @@ def test_a_file_that_the_card_says_nothing_of_leaves_the_others_theirs(
     write("phone", a_hundred_times(work), FLOAT)
     result = bench([path, gone], device="phone")
     assert [f.exit_code for f in result.failed] == [7, 7]
-    assert "outside the range" in result.failed[0].message
+    assert "say too little" in result.failed[0].message
 
 
 def test_a_few_points_borrow_their_shape_and_say_so(config, path, work, heard) -> None:
@@ -275,43 +292,99 @@ def test_a_few_points_borrow_their_shape_and_say_so(config, path, work, heard) -
     write("slow", work, FLOAT, count=2, speed=3.0)
     (one,) = estimate.estimate([path], device="phone")
     (made,) = estimate.estimate([path], device="slow", reporter=heard)
-    assert made.latency_ns == pytest.approx(3 * one.latency_ns, rel=1e-2)
-    assert (made.fit.points, made.fit.borrowed, made.fit.held_out) == (2, ("phone",), "devices")
+    assert made.latency_ns == pytest.approx(3 * one.latency_ns, rel=0.1)
+    assert (made.fit.points, made.fit.held_out) == (2, "devices")
+    assert "phone" in made.fit.borrowed
     (warning,) = made.warnings
     assert warning.name == "borrowed-shape"
     assert "slow has 2 of the 8 points" in warning.message
-
-    def width(estimated: Estimated) -> float:
-        low, high = estimated.interval_ns
-        return high / low
-
-    assert width(made) > 1.5 > width(one)
+    assert "pixel-1" in warning.message
 
 
-def test_a_few_points_without_like_devices_are_refused(config, path, work) -> None:
-    write("slow", work, FLOAT, count=2)
-    # Not of its runtime, year, precision, threads or delegate: never pooled.
-    for name, change in enumerate(
-        (
-            {"runtime": "ncnn"},
-            {"year": 2021},
-            {"precision": "int8"},
-            {"threads": 1},
-            {"delegate": "xnnpack"},
-        )
-    ):
+def test_a_few_points_of_an_engine_without_other_cards_are_refused(config, path, work) -> None:
+    own = dataclasses.replace(FLOAT, runtime="own")
+    write("slow", work, own, count=2)
+    # Not of its engine: never pooled.
+    for name, change in enumerate(({"runtime": "ncnn"}, {"delegate": "gpu"}, {"year": 2024})):
         write(f"other-{name}", work, dataclasses.replace(FLOAT, **change))
-    with pytest.raises(DeviceError, match=re.escape("it has 2 points of tflite 2020, float32")):
+    with pytest.raises(DeviceError, match=re.escape("it has 2 points of own 2020, float32")):
         estimate.estimate([path], device="slow")
+    # Another card of the engine lends its form, of whatever year and threads.
+    write("like", work, dataclasses.replace(own, year=2019, threads=1))
+    assert estimate.estimate([path], device="slow")[0].fit.borrowed == ("like",)
 
 
-def test_another_family_is_judged_by_families_left_out(config, path, work, heard) -> None:
+def test_another_family_says_so_and_is_judged_by_families_left_out(
+    config, path, work, heard, monkeypatch
+) -> None:
     write("phone", dataclasses.replace(work, family="other_net"), FLOAT)
+    with pytest.raises(estimate.TooWide):
+        estimate.estimate([path], device="phone")
+    monkeypatch.setattr(model, "WIDEST", 1.0)
     (made,) = estimate.estimate([path], device="phone", reporter=heard)
-    assert made.fit.held_out == "families"
     assert [warning.name for warning in made.warnings] == ["other-family"]
-    low, high = made.interval_ns
-    assert high > 1.5 * low
+    # Nobody measured an odd network with TFLite.
+    choice = estimate.choose(device_cards.load("phone"), "float32", "tflite")
+    odd = estimate.fitted(choice, "odd_net")
+    assert odd.held_out == "families"
+    assert estimate.fitted(choice, "mobilenet_v1").held_out == "points"
+    assert {one.sample.workload.family for one in odd.errors} >= {
+        "mobilenet_v1",
+        "mobilenet_v2",
+    }
+
+
+def test_points_that_nothing_judges_are_refused() -> None:
+    choice = estimate.choose(device_cards.load("pixel-3"), "float32", "tflite")
+    single = dataclasses.replace(
+        choice,
+        own=choice.own[:1],
+        like=tuple(dataclasses.replace(one, samples=one.samples[:1]) for one in choice.like),
+    )
+    assert estimate.own_errors(single) == ()
+    for family in ("mobilenet_v1", "odd_net"):
+        with pytest.raises(DeviceError, match="nothing tells the error of pixel-3's points"):
+            estimate.fitted(single, family)
+
+
+def test_counted_instructions_narrow_the_estimate(here, path, monkeypatch) -> None:
+    """XNNPACK's latency follows the instructions that it needs on a like core."""
+    # The file is much smaller than the points.
+    with pytest.raises(estimate.TooWide) as refusal:
+        estimate.estimate([path], device="pixel-3a")
+    assert "count its instructions: `mobiledeploy doctor --emulator`" in refusal.value.hint
+    monkeypatch.setattr(model, "WIDEST", 1.0)
+    (before,) = estimate.estimate([path], device="pixel-3a", runtime="xnnpack")
+    choice = estimate.choose(device_cards.load("pixel-3a"), "float32", "tflite", runtime="xnnpack")
+    work = estimate.read(path, "mobilenet_v1")[1]
+    fitted = estimate.fitted(choice, "mobilenet_v1").model
+    floats = [one.card if not one.traits[-1] else "" for one in choice.like]
+    index = floats.index("emulated cortex-a72")
+    usual = round(fitted.predict(index, work).latency_ns)
+    sha = artifacts.load(path).sha256
+    target = Target("emulator:cortex-a72", "native", "litert", 1, "none")
+
+    def counted(instructions: int) -> Estimated:
+        with Store.open() as store:
+            store.add_measurement(
+                Counted(
+                    *(sha, target, "2.3.0", "cortex-a72", instructions),
+                    *({}, 0, 0, (), (), 0.0, {}),
+                )
+            )
+        return estimate.estimate([path], device="pixel-3a", runtime="xnnpack")[0]
+
+    as_expected, more = counted(usual), counted(round(1.3 * usual))
+
+    def width(one: Estimated) -> float:
+        return one.interval_ns[1] / one.interval_ns[0]
+
+    assert width(as_expected) < width(before)
+    assert as_expected.latency_ns == pytest.approx(before.latency_ns, rel=0.03)
+    # The newest count is taken.
+    assert 1.1 < more.latency_ns / as_expected.latency_ns < 1.4
+    (other,) = estimate.estimate([path], device="pixel-3", runtime="tflite")
+    assert "emulated" not in " ".join(other.fit.borrowed)
 
 
 def test_operators_that_cannot_be_counted_are_refused(config, tmp_path) -> None:
@@ -336,30 +409,34 @@ def test_an_unknown_device_is_refused(config, path) -> None:
 
 
 def test_the_published_grids_are_met() -> None:
+    """All is chosen without the card, and each point is left out."""
     errors = {}
     for name in {card for card, _ in BARS}:
         for choice in estimate.choices(device_cards.load(name)):
-            if choice.enough and choice.series.delegate == "none":
-                own, rule = (
-                    model.rmspe(model.leave_one_out(choice.own, choice.like, by=by))
-                    for by in (model.fit, model.rule)
-                )
-                errors[name, choice.series.precision] = own
-                assert own < rule / 2
+            key = name, choice.series.precision
+            if key in BARS and estimate.engine_of(choice.series) == "tflite":
+                errors[key] = model.rmspe(estimate.own_errors(choice))
+                assert errors[key] < model.rmspe(model.by_mult_adds(choice.own)) / 2
     assert errors.keys() == BARS.keys()
     for key, bar in BARS.items():
         assert errors[key] <= bar, key
 
 
-def test_ready_cards_answer_for_their_own_networks(monkeypatch) -> None:
-    ready = [c for card in device_cards.all_() for c in estimate.choices(card) if c.enough]
-    assert len({choice.card.name for choice in ready}) >= 10
-    for choice in ready:
-        fitted = model.fit(choice.own, choice.like)
+def test_every_engine_knows_its_own_networks() -> None:
+    cards = device_cards.all_()
+    engines = {}
+    for card in cards:
+        for choice in estimate.choices(card, cards):
+            # One of each engine: the fit of the spreads takes its time.
+            engines.setdefault(estimate.engine_of(choice.series), choice)
+            few = ("shufflenet-authors", "litert gpu")
+            assert choice.enough == (estimate.engine_of(choice.series) not in few), choice.what
+    gpus = {"tflite gpu", "litert gpu"}
+    assert engines.keys() == {"tflite", "xnnpack", "ncnn", "shufflenet-authors", *gpus}
+    for choice in engines.values():
+        fitted = estimate.fitted(choice, choice.own[0].workload.family)
         for sample in choice.own:
-            assert not fitted.beyond(sample.workload), choice.what
-    for choice in ready:
-        if len(choice.own) < model.FEWEST_POINTS:
-            held, kind = estimate.held_out(choice, "mobilenet_v1")
-            assert held
-            assert kind == ("points" if len(choice.own) >= estimate.FEWEST_ERRORS else "devices")
+            prediction = fitted.model.predict(len(choice.like), sample.workload)
+            low, high = model.interval_ns(prediction, fitted.reach)
+            assert low <= sample.latency_ns <= high, (choice.what, sample.network)
+            assert prediction.latency_ns == pytest.approx(sample.latency_ns, rel=0.2)

@@ -25,6 +25,15 @@ def test_each_failure_is_kept_and_the_gravest_raised() -> None:
         failures.check(VoidError)
 
 
+def test_failures_of_another_step_are_added_where_there_are_none() -> None:
+    estimates, counts = Failures(), Failures()
+    estimates.add(Path("a"), InputError("bad"))
+    counts.add(Path("a"), VoidError("void"))
+    counts.add(Path("b"), VoidError("void"))
+    estimates.add_all(counts)
+    assert {one.what: one.message for one in estimates.records()} == {"a": "bad", "b": "void"}
+
+
 def test_what_is_asked_wrongly_of_all_passes_and_so_does_our_own_defect() -> None:
     failures = Failures()
     for error in (UsageError("no"), KeyError("ours")):

@@ -189,11 +189,11 @@ def test_a_budget_that_nothing_meets_says_by_how_much(here) -> None:
 
 
 def test_the_first_line_is_the_answer_and_all_rows_are_printed_on_request(here) -> None:
-    argv = ("choose", "--device", "pixel-4", "--max-latency", "1ms")
+    argv = ("choose", "--device", "pixel-3a", "--max-latency", "30ms")
     short, long = figures.command(*argv), figures.command(*argv, "--all")
     assert short.startswith("Take mobilenet")
-    assert "top-1 as float (ImageNet, published), estimated" in short.splitlines()[0]
-    (group,) = choose(device="pixel-4", max_latency=1.0, reporter=SILENT).groups
+    assert "% top-1 (ImageNet, published), estimated" in short.splitlines()[0]
+    (group,) = choose(device="pixel-3a", max_latency=30.0, reporter=SILENT).groups
     contenders = {i for i, one in enumerate(group.candidates) if one.contender}
     assert contenders <= set(group.shown())
     assert len(group.shown(15)) == 15 < len(group.shown())

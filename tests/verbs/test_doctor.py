@@ -150,6 +150,15 @@ def test_a_program_on_the_path_is_found_with_its_version(message, version, tmp_p
     assert parts["adb"] == doctor.InstalledPart("adb", "phones", version, "ok")
 
 
+def test_the_ssh_on_the_path_is_found_with_its_version(tmp_path, monkeypatch):
+    program = tmp_path / "ssh"
+    program.write_text('#!/bin/sh\n[ "$*" = -V ] && echo "OpenSSH_9.2p1 Debian-2, OpenSSL 3" >&2\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    parts = {part.name: part for part in doctor.doctor().parts}
+    assert parts["ssh"] == doctor.InstalledPart("ssh", "boards", "9.2p1", "ok")
+
+
 def test_the_sdk_s_adb_is_found_off_the_path(tmp_path, monkeypatch):
     program = tmp_path / "platform-tools" / "adb"
     program.parent.mkdir()
@@ -178,6 +187,7 @@ def test_an_absent_program_names_what_brings_it(tmp_path, monkeypatch):
     fix = "apt install adb, or bench --adb FILE"
     assert parts["adb"] == doctor.InstalledPart("adb", "phones", None, "missing", fix)
     assert parts["qemu-aarch64"].fix == "mobiledeploy doctor --emulator"
+    assert parts["ssh"].fix == "apt install openssh-client"
 
 
 def test_places_say_what_lies_there(cache):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,8 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Report
-from mobiledeploy.steps.defaults import REPORT_FORMATS
+from mobiledeploy.steps import baseline
+from mobiledeploy.steps.defaults import BASELINE, REPORT_FORMATS
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
 from tests import warm
@@ -50,17 +52,6 @@ def test_what_is_gathered(kept: list[Path]) -> None:
     assert all(f.image.startswith("data:image/jpeg") for f in details["int8_ptq"].flips)
 
 
-def test_the_images_of_flips_are_those_of_the_data(kept: list[Path]) -> None:
-    (evaluation,) = evaluate.evaluate(kept[1:]).evaluations
-    sample = evaluation.predictions[0].sample
-    artifact = artifacts.load(kept[1])
-    (flip,) = report._flips(evaluation, artifact, [(sample, 0, 0, 1)])
-    assert flip.sample == sample
-    assert flip.image.startswith("data:image/jpeg;base64,")
-    (gone,) = report._flips(evaluation, artifact, [("no such image", 0, 0, 1)])
-    assert gone.image == ""
-
-
 @pytest.mark.parametrize("format_", REPORT_FORMATS)
 def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> None:
     result = report.report(out=here / "out", format=format_)
@@ -77,6 +68,47 @@ def test_every_format_is_written(kept: list[Path], here: Path, format_: str) -> 
     assert content.startswith(begins[format_])
     if format_ == "json":
         assert len(records.loads(Report, content).results) == 2
+
+
+def test_a_site_has_the_difference_from_the_accepted_file(kept: list[Path], here: Path) -> None:
+    folder = here / "site"
+    answer = report.report(site=folder, title="ours")
+    pages = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.html"))
+    assert (answer.path, answer.format, answer.results) == (str(folder), "site", 2)
+    assert answer.size_bytes == sum(
+        p.stat().st_size for p in folder.rglob("*") if p.suffix in (".html", ".js")
+    )
+    assert len(pages) == 2 and pages[0] == "index.html"
+    assert "Against the accepted files" not in (folder / pages[1]).read_text()
+    # As if the float file had been accepted in the place of the int8 one.
+    old, new = (artifacts.load(path) for path in kept)
+    with Store.open() as store:
+        before, now = (store.judgement(a.sha256) for a in (old, new))
+    assert before is not None and now is not None
+    entry = dataclasses.replace(baseline.entry(old, before), recipe="int8_ptq", seal="")
+    entry = dataclasses.replace(entry, seal=baseline.seal(entry))
+    baseline.write(Path(BASELINE), baseline.Baseline((entry,)))
+    report.report(site=folder)
+    text = (folder / pages[1]).read_text()
+    assert "Against the accepted files" in text and "The layers that changed most" in text
+    gathered = report.gather({}, title="t", detailed=False, reporter=SILENT)
+    (difference,) = report._accepted(gathered, SILENT)
+    assert (difference.artifact_sha256, difference.accepted_sha256) == (new.sha256, old.sha256)
+    assert (difference.value, difference.accepted_value) == (now.top1, before.top1)
+    assert difference.gain is not None and now.top1 is not None and before.top1 is not None
+    assert difference.gain.value == pytest.approx(now.top1 - before.top1)
+    assert difference.gain.low <= difference.gain.value <= difference.gain.high
+
+
+def test_a_site_is_no_file_and_takes_no_folder_of_others(kept: list[Path], here: Path) -> None:
+    for change in ({"out": "x.html"}, {"format": "csv"}):
+        with pytest.raises(UsageError, match="a site has files of its own"):
+            report.report(site=here / "site", **change)
+    (here / "mine").mkdir()
+    (here / "mine" / "file").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty, and no site of mobiledeploy"):
+        report.report(site=here / "mine")
+    assert not (here / "site").exists()
 
 
 def test_a_file_that_is_gone_is_done_without(kept: list[Path], here: Path, monkeypatch) -> None:
@@ -98,6 +130,9 @@ def test_the_command_line(kept: list[Path], here: Path) -> None:
     result = subprocess.run([*argv, "--kind", "measured"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("report.html: 1 figures")
+    result = subprocess.run([*argv, "--site", "pages"], capture_output=True, text=True)
+    assert (result.returncode, (here / "pages" / "index.html").exists()) == (0, True)
+    assert result.stdout.startswith("pages: 2 figures")
     result = subprocess.run([*argv, "--device", "moon"], capture_output=True, text=True)
     assert (result.returncode, "no figure" in result.stderr) == (2, True)
     result = subprocess.run([*argv, "--out", "no/where/x.html"], capture_output=True, text=True)
