@@ -70,7 +70,7 @@ COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 lock: $(STAMP) ## the locks from pyproject.toml and all *.in; UPGRADE=1 takes the newest that fit
-	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra all --extra dev --extra docs \
+	@$(COMPILE) $(if $(UPGRADE),--upgrade) --extra all --extra dev --extra docs --extra sign \
 		--output-file requirements.lock pyproject.toml
 	@for apart in tests/oracles/*.in mobiledeploy/core/environments/*.in; do \
 		$(COMPILE) $(if $(UPGRADE),--upgrade) \

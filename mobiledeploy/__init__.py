@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         Epoch as Epoch,
         Estimated as Estimated,
         Evaluation as Evaluation,
+        ExportArguments as ExportArguments,
         Failed as Failed,
         Fit as Fit,
         DrawnAnswer as DrawnAnswer,
@@ -131,6 +132,9 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.bench_figures import (
         BenchResult as BenchResult,
     )
+    from mobiledeploy.steps.bundle_archive import (
+        BundleMember as BundleMember,
+    )
     from mobiledeploy.steps.candidates import (
         Candidate as Candidate,
         ChoiceFigure as ChoiceFigure,
@@ -155,6 +159,9 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.reporters import (
         PythonReporter as PythonReporter,
     )
+    from mobiledeploy.steps.reproduction import (
+        ReproducedFile as ReproducedFile,
+    )
     from mobiledeploy.verbs.analyze import (
         Analysis as Analysis,
         Budget as Budget,
@@ -175,6 +182,14 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.verbs.bench import (
         bench as bench,
+    )
+    from mobiledeploy.verbs.bundle import (
+        BundleReproduction as BundleReproduction,
+        BundleResult as BundleResult,
+        BundleVerification as BundleVerification,
+        bundle as bundle,
+        bundle_reproduce as bundle_reproduce,
+        bundle_verify as bundle_verify,
     )
     from mobiledeploy.verbs.calibrate import (
         CalibratedSeries as CalibratedSeries,

@@ -44,6 +44,10 @@ OF_THEIR_OWN = {
         "analyze_table": {"table"},
     },
     "bench": {"compare": {"compare", "rounds"}},
+    "bundle": {
+        "bundle_reproduce": {"reproduce", "data", "weights"},
+        "bundle_verify": {"verify", "key"},
+    },
     "check": {"update_baseline": {"update_baseline"}},
     "doctor": {
         "doctor_clean": {"clean"},

@@ -256,6 +256,8 @@ REACH_FILES = {
         "frameworks/loading.py _copy_file",
         "frameworks/loading.py for_inference",
         "runners/python.py _layers",
+        "steps/bundle_archive.py extract",
+        "steps/bundle_archive.py write",
         "sources/_torch_process.py main",
         "sources/torch.py __init__",
         "sources/torch.py answers",

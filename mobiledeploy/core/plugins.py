@@ -53,6 +53,8 @@ EXTRA_OF = {
     "keras": "export",
     "tensorflow_model_optimization": "export",
     "h5py": "export",
+    "cyclonedx": "bundle",
+    "model_signing": "sign",
     "pycocotools": "detection",
     "jinja2": "report",
     "vl_convert": "report",

@@ -281,6 +281,41 @@ class ShrunkLayer(Record):
 
 
 @dataclass(frozen=True)
+class ExportArguments(Record):
+    """The arguments of the export that made an artifact, as the user gave them.
+
+    None means the default of the card, of the model or of the recipes, () no choice. `model`,
+    `weights`, `data` and `custom_objects` may be paths of the user's. `shrink` is false for
+    --no-shrink. `labels` says whether class names were given: the preprocessing of the artifact
+    holds them. `input_range` to `crop` replaced the preprocessing of the card or of the model.
+    """
+
+    model: str | None
+    arch: str | None
+    alpha: float | None
+    groups: int | None
+    res: int | None
+    weights: str | None
+    data: str | None
+    recipes: tuple[str, ...]
+    formats: tuple[str, ...]
+    io: InputOutput
+    output: Output
+    keep_float: tuple[str, ...]
+    shrink: bool
+    task: str
+    custom_objects: str | None
+    unsafe: bool
+    labels: bool
+    input_range: tuple[float, float] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    channels: ChannelOrder | None = None
+    resize: Resize | None = None
+    crop: float | None = None
+
+
+@dataclass(frozen=True)
 class Artifact(Record):
     """One model file made by `export`, with all the facts that a later command needs.
 
@@ -297,6 +332,7 @@ class Artifact(Record):
     1. `tried` are the alternatives of its recipe in the order of the recipe; the one of least
     divergence was used. `shrunk_layers` are the layers without filters that the model has, because
     no answer depends on these. `within` is the chain that `export --within` chose it from.
+    `arguments` are those of its export, None in records of earlier versions.
     """
 
     path: str
@@ -329,6 +365,7 @@ class Artifact(Record):
     signature: Signature | None = None
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     within: BudgetChain | None = None
+    arguments: ExportArguments | None = None
 
     @property
     def ends(self) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 from mobiledeploy.core import builtin_data
+
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~])")
 
 
 def size(bytes_: int) -> str:
@@ -109,3 +113,8 @@ def gain(value: float, low: float, high: float, tie: bool) -> str:
 def one_line(text: str) -> str:
     """Text on one line and without control characters, since names of files may hold anything."""
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def markdown(text: str) -> str:
+    """`text` as it stands, on one line: names are the user's and may hold Markdown's signs."""
+    return _MARKDOWN.sub(r"\\\1", one_line(text))

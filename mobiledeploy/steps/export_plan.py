@@ -33,6 +33,7 @@ from mobiledeploy.core.samples import labelled_classes
 from mobiledeploy.core.types import (
     Artifact,
     DataRef,
+    ExportArguments,
     InputOutput,
     ModelFile,
     ModelSpec,
@@ -106,6 +107,38 @@ class ExportConfig:
     out: Path = Path("build")
     force: bool = False
     unsafe: bool = False
+
+
+def arguments(config: ExportConfig) -> ExportArguments:
+    """The arguments of an export for the records of its files."""
+    changes = config.overrides
+    return ExportArguments(
+        model=None if config.model is None else records.file_name(config.model),
+        arch=config.arch,
+        alpha=config.alpha,
+        groups=config.groups,
+        res=config.res,
+        weights=None if config.weights is None else records.file_name(config.weights),
+        data=None if config.data is None else records.file_name(config.data),
+        recipes=config.recipes or (),
+        formats=config.formats or (),
+        io=config.io,
+        output=config.output,
+        keep_float=config.keep_float,
+        shrink=config.shrink,
+        task=config.task,
+        custom_objects=(
+            None if config.custom_objects is None else records.file_name(config.custom_objects)
+        ),
+        unsafe=config.unsafe,
+        labels=changes.labels is not None,
+        input_range=changes.input_range,
+        mean=changes.mean,
+        std=changes.std,
+        channels=changes.channels,
+        resize=changes.resize,
+        crop=changes.crop,
+    )
 
 
 @dataclass(frozen=True)

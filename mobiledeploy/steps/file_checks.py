@@ -32,6 +32,7 @@ from mobiledeploy.steps import (
     answers,
     consumers,
     conversion_process,
+    export_plan,
     golden_inputs,
     instruction_sets,
 )
@@ -277,6 +278,7 @@ class Exam:
             warnings=(*self.common_warnings, *there),
             signature=signature,
             shrunk_layers=self.summary.shrunk_layers,
+            arguments=export_plan.arguments(self.config),
         )
         if self.planned.evaluates:
             return artifact

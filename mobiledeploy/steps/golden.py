@@ -61,6 +61,28 @@ def images(path: Path, golden: Golden) -> tuple[Path, ...]:
     return paths
 
 
+def has_contract(path: Path, artifact: Artifact) -> bool:
+    """Whether the file at `path` carries its contract; InputError if its record has another."""
+    contract = FORMATS.load(artifact.format).contract(inputs.read(path, inputs.FINISHED))
+    if contract is None:
+        return False
+    spec = artifact.spec
+    pairs = {
+        "preprocessing": (contract.preprocessing, spec.preprocessing),
+        "resolution": (contract.resolution, spec.resolution),
+        "layout": (contract.layout, artifact.layout),
+        "signature": (contract.signature, artifact.signature),
+        "golden samples": (contract.golden, artifact.golden),
+    }
+    for name, (inside, beside) in pairs.items():
+        if inside != beside:
+            raise InputError(
+                f"{path} says itself another {name} than its record does",
+                "export it again, with --force",
+            )
+    return True
+
+
 def replay(
     path: Path,
     artifact: Artifact,

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -578,26 +578,34 @@ class Store:
         rows = self._rows("SELECT paths FROM export ORDER BY id DESC")
         return tuple(dict.fromkeys(path for paths in rows for path in json.loads(paths)))
 
-    def dump(self, newest: bool = False) -> Iterator[str]:
+    def dump(self, newest: bool = False, of: Collection[str] | None = None) -> Iterator[str]:
         """Every record as a line of JSON for `load`.
 
-        `newest`: only the newest figures, as in `results`.
+        `newest`: only the newest figures, as in `results`. `of`: only what is of artifacts with
+        these sha256; of a comparison both must be among them.
         """
-        only = f" WHERE id IN {_NEWEST_FIGURES}" * newest
+        only = [f"id IN {_NEWEST_FIGURES}"] * newest
+        ours = "IN (SELECT value FROM json_each(?))"
+        chosen = () if of is None else (json.dumps(sorted(of)),)
         with _refusals(self._file):
-            for query in (
-                "SELECT made_at, '', 0, record FROM artifact ORDER BY sha256",
-                "SELECT made_at, '', recorded, record FROM evaluation ORDER BY made_at, id",
-                f"SELECT made_at, '', recorded, record FROM measurement{only} ORDER BY made_at, id",  # noqa: S608 - of constants
-                (
-                    "SELECT made_at, artifact_sha256 || ' ' || gate, 0, record FROM verdict "
-                    "ORDER BY made_at, id"
-                ),
-                "SELECT made_at, '', recorded, record FROM comparison ORDER BY made_at, id",
+            # Table, the part of a verdict's `of`, whether it was recorded, its columns of sha256.
+            for table, subject, recorded_, columns, tests in (
+                ("artifact", "''", "0", ("sha256",), []),
+                ("evaluation", "''", "recorded", ("artifact_sha256",), []),
+                ("measurement", "''", "recorded", ("artifact_sha256",), only),
+                ("verdict", "artifact_sha256 || ' ' || gate", "0", ("artifact_sha256",), []),
+                ("comparison", "''", "recorded", ("a_sha256", "b_sha256"), []),
             ):
-                for made_at, of, recorded, record in self._connection.execute(query):
+                wanted = [*tests, *(f"{column} {ours}" for column in columns if chosen)]
+                order = "sha256" if table == "artifact" else "made_at, id"
+                query = (
+                    f"SELECT made_at, {subject}, {recorded_}, record FROM {table}"  # noqa: S608 - of constants
+                    f"{' WHERE ' * bool(wanted)}{' AND '.join(wanted)} ORDER BY {order}"
+                )
+                values = chosen * len(columns)
+                for made_at, name, recorded, record in self._connection.execute(query, values):
                     extra = {"recorded": True} if recorded else {}
-                    head = json.dumps({"made_at": made_at, "of": of} | extra)
+                    head = json.dumps({"made_at": made_at, "of": name} | extra)
                     yield f'{head[:-1]}, "kept": {record}}}'
 
     def load(self, stored_records: Iterable[StoredRecord]) -> int:

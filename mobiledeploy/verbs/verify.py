@@ -12,10 +12,9 @@ import numpy as np
 
 from mobiledeploy.analysis import pipelines
 from mobiledeploy.analysis.pipelines import PipelineDiagnosis
-from mobiledeploy.core import arrays, artifacts, inputs
+from mobiledeploy.core import arrays, artifacts
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, MissingError, UsageError
-from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Array, Reporter
 from mobiledeploy.core.types import Artifact, NamedWarning, Verdict
 from mobiledeploy.steps import arguments, golden, golden_inputs
@@ -125,7 +124,7 @@ def verify(
     path, program = Path(artifact), arguments.text(pipeline)
     artifact_ = artifacts.load(path)
     warnings = []
-    has_contract = _has_contract(path, artifact_)
+    has_contract = golden.has_contract(path, artifact_)
     if not has_contract:
         warnings.append(
             NamedWarning(
@@ -161,27 +160,6 @@ def verify(
         delegate=now.delegate,
         isa=now.isa,
     )
-
-
-def _has_contract(path: Path, artifact: Artifact) -> bool:
-    contract = FORMATS.load(artifact.format).contract(inputs.read(path, inputs.FINISHED))
-    if contract is None:
-        return False
-    spec = artifact.spec
-    pairs = {
-        "preprocessing": (contract.preprocessing, spec.preprocessing),
-        "resolution": (contract.resolution, spec.resolution),
-        "layout": (contract.layout, artifact.layout),
-        "signature": (contract.signature, artifact.signature),
-        "golden samples": (contract.golden, artifact.golden),
-    }
-    for name, (inside, beside) in pairs.items():
-        if inside != beside:
-            raise InputError(
-                f"{path} says itself another {name} than its record does",
-                "export it again, with --force",
-            )
-    return True
 
 
 def _diagnose(path: Path, artifact: Artifact, pipeline: str) -> PipelineDiagnosis:
