@@ -45,6 +45,8 @@ GRID = ("--weights", "random", "--data", "photos", "--recipe", "float32", "--for
 SWEEP = ("sweep", *SMALL, *GRID, "--device", "", "--jobs", "1", "--out", "made")
 
 SOUND: dict[str, tuple[str, ...]] = {
+    "app": ("app", NET, "--language", "python", "--out", "made"),
+    "choose": ("choose", "--device", "pixel-3", "--max-latency", "10ms"),
     "models": ("models", "mobilenet_v1"),
     "analyze": ("analyze", NET),
     "train": TRAIN,
@@ -60,6 +62,7 @@ SOUND: dict[str, tuple[str, ...]] = {
     "sweep": SWEEP,
     "results": ("results",),
     "results compared": ("results", "compared"),
+    "results evaluated": ("results", "evaluated"),
     "results export": ("results", "export", "made.jsonl"),
     "results import": ("results", "import", "results.jsonl"),
     "results regress": ("results", "regress", "results.jsonl"),

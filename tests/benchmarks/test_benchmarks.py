@@ -221,3 +221,8 @@ def test_no_bad_input_and_no_kill_does_harm(tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     assert sum(row["inputs"] for row in result["inputs"]) >= 100
     assert sum(row["recovered"] for row in result["kills"]) >= 1
+
+
+def test_bad_inputs_have_a_sound_line_of_every_command() -> None:
+    with script("benchmarks/_bad_inputs.py") as bad_inputs:
+        assert set(bad_inputs.COMMANDS) <= set(bad_inputs.SOUND)
