@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobiledeploy.core import records
@@ -54,6 +54,7 @@ KINDS = (
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_every_record_survives_the_round_trip(kind, data):
     record = data.draw(st.from_type(kind).filter(lambda r: r == r))
@@ -153,6 +154,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_json_is_a_record_or_refused(kind, data):
     record = json.loads(records.dumps(data.draw(st.from_type(kind))))

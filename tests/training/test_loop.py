@@ -146,7 +146,10 @@ def test_it_learns_and_leaves_one_checkpoint_and_the_best_weights(tmp_path: Path
     assert len(kept(todo, history)) == len(small(alpha=0.5, resolution=SIZE, classes=2).weights)
 
 
-@pytest.mark.parametrize(("schedule", "ema"), [("paper", True), ("finetune", False)])
+@pytest.mark.parametrize(
+    ("schedule", "ema"),
+    [("paper", True), pytest.param("finetune", False, marks=pytest.mark.slow)],
+)
 def test_a_resumed_training_ends_like_an_uninterrupted_one(
     schedule: str, ema: bool, tmp_path: Path
 ) -> None:
@@ -415,7 +418,7 @@ def test_channels_with_constant_output_are_counted() -> None:
     ("changes", "zeros", "values"),
     [
         ({"prune": 0.5}, 0.5, 10_000),
-        ({"cluster": 4}, None, 4),
+        pytest.param({"cluster": 4}, None, 4, marks=pytest.mark.slow),
     ],
 )
 def test_a_compression_reaches_its_amount_and_can_be_resumed(

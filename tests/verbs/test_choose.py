@@ -88,7 +88,7 @@ def test_the_true_best_of_a_stored_grid_is_in_the_answer_within_two_seconds(here
         before.children_user + before.children_system + 2
     )
     assert json.loads(done.stdout)["record"] == "ChoiceResult"
-    for limit in np.geomspace(2.5, 39, 12):
+    for limit in np.geomspace(2.5, 39, 6):
         group = own(choose(device="pixel-6", max_latency=float(limit), reporter=SILENT))
         fast = np.flatnonzero(latency <= limit)
         if not len(fast):

@@ -572,7 +572,9 @@ def test_a_line_too_long_for_a_record_is_named(here: Path, monkeypatch) -> None:
         results.results_import(here / "long.jsonl")
 
 
-@pytest.mark.parametrize("verb", ["results_import", "results_regress"])
+@pytest.mark.parametrize(
+    "verb", ["results_import", pytest.param("results_regress", marks=pytest.mark.slow)]
+)
 def test_a_file_larger_than_memory_is_read_piece_by_piece(here: Path, verb: str) -> None:
     samples = tuple(range(1000, 21_000))
     with (here / "many.jsonl").open("w") as stream:

@@ -166,7 +166,14 @@ def test_codes_that_are_shared_or_moved_are_unsigned(part):
     assert types(part_files(part)[1]) == {onnx.TensorProto.UINT8}
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v1",
+        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
+    ],
+)
 def test_a_network_is_fused_and_agrees(name, tmp_path):
     spec = card_specs.spec(cards.load(name), alpha=0.35, res=64, classes=12)
     lite, data = both(framework.build(spec, None), spec.resolution)
