@@ -193,17 +193,20 @@ def test_a_command_prints_the_records_of_the_page(name, record_docs):
 
 
 def skill_fields(records):
-    """(record, field) of each table of SKILL.md whose head names a file or a command."""
+    """(record, field) of each table of SKILL.md whose head names a file or a command.
+
+    `records` maps a command to its record; of two commands the longer one is meant.
+    """
     text = SKILL.read_text("utf-8")
-    written = re.findall(r"^\$ mobiledeploy (.+) --json > (\S+)$", text, re.MULTILINE)
-    commands = {file: command.split(" ") for command, file in written}
+    lines = re.findall(r"^\$ mobiledeploy (.+) --json > (\S+)$", text, re.MULTILINE)
+    commands = {file: command for command, file in lines}
     for rows in re.findall(r"^(?:\|.*\n)+", text, re.MULTILINE):
         head, _, *cells = (row.split("|")[1] for row in rows.splitlines())
-        if named := re.fullmatch(" `(.+)` ", head):
-            words = commands.get(named[1]) or named[1].split(" ")
-            lines = [line for line in records if set(line.split(" ")) <= set(words)]
+        if name := re.fullmatch(" `(.+)` ", head):
+            words = set(commands.get(name[1], name[1]).split(" "))
+            command = max((c for c in records if set(c.split(" ")) <= words), key=len)
             for field in re.findall("`(.+?)`", " ".join(cells)):
-                yield records[max(lines, key=len)], field
+                yield records[command], field
 
 
 def holds(kind, field):

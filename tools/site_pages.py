@@ -61,7 +61,7 @@ def in_repository(place: str) -> str:
     return place.removeprefix("repository/") if outside else f"docs/{place}"
 
 
-def relinked(text: str, path: str) -> str:
+def rewrite_links(text: str, path: str) -> str:
     """The Markdown of the page `path` of the repository, with the links that it has in the site."""
     folder, place = posixpath.dirname(path), posixpath.dirname(in_site(path))
 
@@ -90,4 +90,4 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite a page's links (MkDocs calls this)."""
-    return relinked(markdown, in_repository(page.file.src_uri))
+    return rewrite_links(markdown, in_repository(page.file.src_uri))

@@ -48,7 +48,7 @@ def pages() -> Iterator[ModuleType]:
     ],
 )
 def test_a_link_is_rewritten_for_the_place_of_its_page(page, link, in_site, pages):
-    assert pages.relinked(f"see [it]({link}).", page) == f"see [it]({in_site})."
+    assert pages.rewrite_links(f"see [it]({link}).", page) == f"see [it]({in_site})."
 
 
 def test_each_place_in_the_site_is_of_one_file(pages):
@@ -60,10 +60,10 @@ def test_each_place_in_the_site_is_of_one_file(pages):
 
 
 def test_every_page_has_a_place_in_the_navigation():
-    listed = re.findall(r"^ +- .+: (\S+\.md)$", CONFIGURATION.read_text("utf-8"), re.MULTILINE)
+    navigation = re.findall(r"^ +- .+: (\S+\.md)$", CONFIGURATION.read_text("utf-8"), re.MULTILINE)
     docs = {path.name for path in (REPOSITORY / "docs").glob("*.md")}
-    assert docs == {path for path in listed if "/" not in path} - {"README.md"}
-    assert len(listed) == len(set(listed))
+    assert docs == {path for path in navigation if "/" not in path} - {"README.md"}
+    assert len(navigation) == len(set(navigation))
 
 
 # The whole site
@@ -75,7 +75,7 @@ class Document(HTMLParser):
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: list[str] = []
-        self.loaded: list[str] = []
+        self.loads: list[str] = []
         self.anchors: set[str] = set()
         self.feed(text)
 
@@ -85,7 +85,7 @@ class Document(HTMLParser):
         if tag == "a":
             self.links += [values["href"]] if "href" in values else []
         elif tag != "meta":
-            self.loaded += [values[name] for name in ("src", "href", "data") if name in values]
+            self.loads += [values[name] for name in ("src", "href", "data") if name in values]
 
 
 @pytest.fixture(scope="module")
@@ -105,12 +105,12 @@ def documents(folder: Path) -> dict[Path, Document]:
     return {path: Document(path.read_text("utf-8")) for path in folder.rglob("*.html")}
 
 
-def leads_nowhere(folder: Path) -> list[tuple[str, str]]:
+def broken_links(folder: Path) -> list[tuple[str, str]]:
     """(page, link) of each link of a site to itself that has no file or no anchor."""
     all_ = documents(folder)
-    found = []
+    broken = []
     for path, document in all_.items():
-        for target in (*document.links, *document.loaded):
+        for target in (*document.links, *document.loads):
             parts = urlsplit(target)
             if parts.scheme or parts.netloc:
                 continue
@@ -119,12 +119,12 @@ def leads_nowhere(folder: Path) -> list[tuple[str, str]]:
             place = parts.path.lstrip("/") if path.name == "404.html" else parts.path
             there = (start / unquote(place)).resolve() if place else path
             there = there / "index.html" if there.is_dir() else there
-            anchored = not parts.fragment or (
+            has_anchor = not parts.fragment or (
                 there in all_ and unquote(parts.fragment) in all_[there].anchors
             )
-            if not (there.is_relative_to(folder) and there.is_file() and anchored):
-                found.append((path.name, target))
-    return found
+            if not (there.is_relative_to(folder) and there.is_file() and has_anchor):
+                broken.append((path.name, target))
+    return broken
 
 
 @pytest.mark.slow
@@ -141,16 +141,16 @@ def test_the_site_has_every_page_and_every_public_name(site, pages):
 
 @pytest.mark.slow
 def test_every_link_of_the_site_leads_somewhere(site):
-    assert not leads_nowhere(site)
+    assert not broken_links(site)
 
 
 @pytest.mark.parametrize("link", ["c.html", "b.html#c", "#b", "/b.html", "../a.html", "b.png"])
 def test_a_link_that_leads_nowhere_is_noticed(link, tmp_path):
     (tmp_path / "b.html").write_text('<h1 id="b">b</h1>')
     (tmp_path / "a.html").write_text('<h1 id="a"><a href="b.html#b">b</a><a href="#a">a</a></h1>')
-    assert not leads_nowhere(tmp_path)
+    assert not broken_links(tmp_path)
     (tmp_path / "a.html").write_text(f'<a href="{link}">c</a>')
-    assert leads_nowhere(tmp_path) == [("a.html", link)]
+    assert broken_links(tmp_path) == [("a.html", link)]
 
 
 # What a browser fetches by itself: of a tag's attributes, of a style, of a script.
@@ -162,14 +162,14 @@ IN_SCRIPT = re.compile(
 )
 
 
-def fetched_elsewhere(name: str, text: str) -> list[str]:
+def loads_from_elsewhere(name: str, text: str) -> list[str]:
     """What a browser would load from another server for this file of the site."""
-    found = [match[0] for match in IN_STYLE.finditer(text)]
+    loads = [match[0] for match in IN_STYLE.finditer(text)]
     if name.endswith(".html"):
-        found += [target for target in Document(text).loaded if ELSEWHERE.match(target)]
+        loads += [target for target in Document(text).loads if ELSEWHERE.match(target)]
     if name.endswith((".html", ".js")):
-        found += [match[0] for match in IN_SCRIPT.finditer(text)]
-    return found
+        loads += [match[0] for match in IN_SCRIPT.finditer(text)]
+    return loads
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_the_site_loads_nothing_from_another_server(site):
     files = [path for path in site.rglob("*") if path.suffix in (".html", ".css", ".js", ".svg")]
     assert {path.suffix for path in files} == {".html", ".css", ".js", ".svg"}
     for path in files:
-        assert not fetched_elsewhere(path.name, path.read_text("utf-8")), path.name
+        assert not loads_from_elsewhere(path.name, path.read_text("utf-8")), path.name
 
 
 @pytest.mark.parametrize(
@@ -193,6 +193,6 @@ def test_the_site_loads_nothing_from_another_server(site):
     ],
 )
 def test_a_load_from_another_server_is_noticed(name, text):
-    assert fetched_elsewhere(name, text)
-    assert not fetched_elsewhere(name, re.sub(r"(https?:)?//example.org/", "", text))
-    assert not fetched_elsewhere("a.html", '<a href="https://example.org/">elsewhere</a>')
+    assert loads_from_elsewhere(name, text)
+    assert not loads_from_elsewhere(name, re.sub(r"(https?:)?//example.org/", "", text))
+    assert not loads_from_elsewhere("a.html", '<a href="https://example.org/">elsewhere</a>')
