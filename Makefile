@@ -63,8 +63,9 @@ lint: $(STAMP) ## format, lint, types, and the rules of the house
 	@$(PY) -m mypy
 	@.venv/bin/lint-imports --no-logo
 
-docs: $(STAMP) ## the reference of the Python API, from its docstrings, in build/docs
-	@$(PY) tools/api_docs.py build/docs
+docs: $(STAMP) ## the pages and the reference of the Python API as a site in build/docs
+	@$(PY) -m mkdocs build --quiet --strict
+	@echo build/docs/index.html
 
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

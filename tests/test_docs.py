@@ -1,10 +1,12 @@
 """Every command of README and docs is run, page by page, as a reader would."""
 
 import ast
+import dataclasses
 import os
 import re
 import subprocess
 import sys
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +19,8 @@ from tests import warm
 from tests.scripts import script
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+SKILL = REPOSITORY / "SKILL.md"
+PAGES = [REPOSITORY / "README.md", SKILL, *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # What a page tells to do in the checkout itself is what `make test` and CI do already.
 ELSEWHERE = ("git clone", "make ", "pip install", "cd ", "python benchmarks/", ".venv/bin/python ")
@@ -194,3 +197,71 @@ def test_a_command_prints_the_records_of_the_page(name, record_docs):
     records = set().union(*map(returned, modules))
     named = {record for line, record in record_docs.COMMANDS.items() if line.split(" ")[0] == name}
     assert named <= records
+
+
+# SKILL.md
+
+
+def skill_fields(records):
+    """(record, field) of each table of SKILL.md whose head names a file or a command.
+
+    `records` maps a command to its record; of two commands the longer one is meant.
+    """
+    text = SKILL.read_text("utf-8")
+    lines = re.findall(r"^\$ mobiledeploy (.+) --json > (\S+)$", text, re.MULTILINE)
+    commands = {file: command for command, file in lines}
+    for rows in re.findall(r"^(?:\|.*\n)+", text, re.MULTILINE):
+        head, _, *cells = (row.split("|")[1] for row in rows.splitlines())
+        if name := re.fullmatch(" `(.+)` ", head):
+            words = set(commands.get(name[1], name[1]).split(" "))
+            command = max((c for c in records if set(c.split(" ")) <= words), key=len)
+            for field in re.findall("`(.+?)`", " ".join(cells)):
+                yield records[command], field
+
+
+def holds(kind, field):
+    """Whether values of the type `kind`, or of one of its union, have the field `rows[].path`."""
+    if not field:
+        return True
+    if typing.get_origin(kind) is tuple:
+        return field.startswith("[]") and holds(typing.get_args(kind)[0], field[2:].lstrip("."))
+    if not dataclasses.is_dataclass(kind):
+        return any(holds(part, field) for part in typing.get_args(kind))
+    name, rest = re.fullmatch(r"(\w*)(.*)", field).groups()
+    hints = typing.get_type_hints(kind)
+    return name in hints and holds(hints[name], rest)
+
+
+def test_every_field_that_the_skill_names_is_in_its_record(record_docs):
+    kinds = record_docs.record_types()
+    fields = list(skill_fields(record_docs.COMMANDS))
+    records = {"ExportResult", "QuantizationDiagnosis", "BenchResult", "LatencyComparison"}
+    assert {record for record, _ in fields} == {*records, "BaselineUpdate", "Report"}
+    for record, field in fields:
+        assert holds(kinds[record], field), (record, field)
+
+
+@pytest.mark.parametrize(
+    "field", ["rows[].watts", "rows.path", "rows[].path[]", "folder[]", "rows[].path.name"]
+)
+def test_a_field_that_no_record_has_is_noticed(field, record_docs):
+    kind = record_docs.record_types()["ExportResult"]
+    assert holds(kind, "rows[].path")
+    assert not holds(kind, field)
+
+
+def test_the_skill_has_the_front_matter_that_agents_look_for():
+    """Its name is that of its folder, the checkout: the rule of agentskills.io."""
+    _, front, _ = SKILL.read_text("utf-8").split("---\n", 2)
+    lines = dict(line.split(": ", 1) for line in front.splitlines())
+    assert lines["name"] == "mobiledeploy"
+    assert 0 < len(lines["description"]) <= 1024
+    assert len(lines["compatibility"]) <= 500
+    # Else it would not be plain YAML.
+    assert not [text for text in lines.values() if ": " in text or " #" in text]
+
+
+def test_the_skill_names_every_exit_code():
+    pages = (SKILL, REPOSITORY / "docs" / "exit-codes.md")
+    ours, all_ = (re.findall(r"^\| (\d+) \|", page.read_text("utf-8"), re.M) for page in pages)
+    assert ours == all_

@@ -1,6 +1,6 @@
 """Write the reference of the Python API, from its docstrings.
 
-`python tools/api_docs.py FOLDER` writes FOLDER/mobiledeploy.html (`make docs`).
+`python tools/api_docs.py FOLDER` writes FOLDER/mobiledeploy.html. `make docs` has it in its site.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def main(folder: Path) -> None:
         vars(mobiledeploy)[name] = getattr(mobiledeploy, name)
     pdoc.render.configure(docformat="google", show_source=False)
     pdoc.pdoc("mobiledeploy", r"!mobiledeploy\..+", output_directory=folder)
-    print(folder / "mobiledeploy.html")
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    print(Path(sys.argv[1]) / "mobiledeploy.html")
