@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mobiledeploy.apps import android
 from mobiledeploy.core.ports import SILENT
+from mobiledeploy.core.types import ModelOutput
 from mobiledeploy.verbs.app import app
-from tests.apps.conftest import ANDROID, BROKEN_PPM, INT8, SCORES, artifact, kotlinc, network, run
+from tests.apps.conftest import (
+    ANDROID,
+    BROKEN_PPM,
+    INT8,
+    SCORES,
+    UINT8,
+    artifact,
+    kotlinc,
+    network,
+    run,
+)
 
 CODE = Path(android.__file__).parent / "android-app"
 # The one file that needs a device.
@@ -45,8 +58,6 @@ def test_its_readme_says_what_is_not_proven():
 
 
 def test_it_names_the_version_of_litert(made):
-    from importlib.metadata import version
-
     assert (made / "gradle.properties").read_text() == (
         f"litertVersion={version('ai-edge-litert')}\n"
     )
@@ -55,7 +66,7 @@ def test_it_names_the_version_of_litert(made):
 @pytest.mark.slow
 def test_what_stands_in_for_the_model_answers_golden_samples_only(made, build):
     build("android", made)
-    done = run(ANDROID.program(made, "golden_test"), made)
+    done = run(android.COMMANDS[1].split(), made)
     assert done.stdout == (
         "the golden samples are replayed, but for the model: its outputs are the recorded ones\n"
     )
@@ -63,6 +74,31 @@ def test_what_stands_in_for_the_model_answers_golden_samples_only(made, build):
     done = run([*ANDROID.program(made, "app"), "a.ppm"], made)
     assert done.returncode == 1
     assert "a.ppm is no golden sample: only LiteRT on a device answers other images" in done.stderr
+
+
+ENDS = {"classification": SCORES, "segmentation": (ModelOutput("mask", (4, 5, 3)),)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [INT8, UINT8, None], ids=["int8", "uint8", "float"])
+@pytest.mark.parametrize("task", ENDS)
+def test_samples_of_each_type_are_replayed(task, kind, tmp_path, build):
+    path = artifact(tmp_path / "made", network(ENDS[task], kind=kind), task=task, ends=ENDS[task])
+    made = tmp_path / "app"
+    app(path, language="android", out=made, reporter=SILENT)
+    build("android", made)
+    done = run(ANDROID.program(made, "golden_test"), made)
+    assert done.returncode == 0, done.stdout + done.stderr
+    outputs = sorted((made / "golden").glob("*.output0.bin"))
+    assert outputs
+    # Each sample is judged: other outputs have another answer.
+    for output in outputs:
+        output.write_bytes((-np.fromfile(output, "<f4")).tobytes())
+    done = run(ANDROID.program(made, "golden_test"), made)
+    assert done.returncode == 1
+    told = re.findall(r"the answer to the recorded outputs differs in (\w+)", done.stdout)
+    assert len(told) == len(outputs)
+    assert set(told) <= {"classes", "scores", "mask"}
 
 
 @pytest.mark.slow

@@ -30,6 +30,9 @@ LANGUAGES = APPS.names()
 SLOW = ("android", "javascript")
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in LANGUAGES]
 EVERY = pytest.mark.parametrize("language", EACH)
+COMMAND_LINES = pytest.mark.parametrize(
+    "language", [one for one in EACH if one.values != ("javascript",)]
+)
 DECODED = [example for example in EXAMPLES if example.task != "tensors"]
 IMAGENET = Preprocessing((0.0, 1.0), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 BGR = replace(PLAIN, channels="bgr", resize="bicubic")
@@ -209,7 +212,7 @@ def test_it_prints_answers_with_labels(language, own_app):
         assert answer["labels"] == ["abcdefg"[index] for index in answer["classes"]]
 
 
-@pytest.mark.parametrize("language", [one for one in EACH if one.values != ("javascript",)])
+@COMMAND_LINES
 def test_it_says_how_it_is_used(language, own_app):
     made = own_app(language)
     for arguments in ([], ["--inputs", "t.npz"], ["--nonsense"]):
@@ -243,6 +246,22 @@ def test_it_prepares_images_of_all_sizes_as_this_package_does(language, own_app)
             span = np.abs(tensor - expected).max()
             level = 1.01 / 255 * (how.input_range[1] - how.input_range[0]) / min(how.std)
             assert span <= (level if PILLOW < (13,) else 0)
+
+
+@COMMAND_LINES
+def test_it_puts_channels_first_where_the_model_takes_them_so(language, own_app):
+    """A page is left out: it saves its inputs only where the model takes them."""
+    made = own_app(language, "float")
+    last = tensors(language, made, sorted(made.glob(f"golden/*{APPS.load(language).IMAGES}")))
+    rewritten(
+        language,
+        made,
+        lambda c: replace(c, layout="NCHW", input=replace(c.input, shape=(1, 3, *SIZE))),
+    )
+    first = tensors(language, made, sorted(made.glob(f"golden/*{APPS.load(language).IMAGES}")))
+    assert first
+    for name, tensor in first.items():
+        np.testing.assert_array_equal(tensor, last[name].transpose(0, 3, 1, 2))
 
 
 PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:1])

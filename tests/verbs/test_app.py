@@ -121,7 +121,7 @@ def test_what_an_app_cannot_do_is_refused_by_name(made, tmp_path):
     told = "decodes no answers of the task 'tensors'; export it with --task"
     assert told in refusal(made)
     changed(made, spec=spec, format="onnx")
-    assert "runs tflite; --language python" in refusal(made, "cpp")
+    assert "runs tflite; --language javascript or --language python" in refusal(made, "cpp")
 
 
 def test_a_type_without_codes_is_refused(tmp_path):
@@ -139,7 +139,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(made, tmp_path):
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
     with pytest.raises(UsageError, match=r"mine.txt is not a folder"):
         app(made, language="python", out=out / "mine.txt", reporter=SILENT)
-    with pytest.raises(UsageError, match=r"no apps named 'rust'; there are cpp"):
+    with pytest.raises(UsageError, match=r"no apps named 'rust'; there are android, cpp"):
         app(made, language="rust", out=tmp_path / "b", reporter=SILENT)
 
 
