@@ -16,7 +16,7 @@ import kotlin.math.roundToInt
 fun differences(files: Files, contract: Contract, model: Inference): List<String> {
   val outputs = contract.samples.map { recordedOutputs(files, it, contract) }
   val grid = contract.outputs.indices.map { output ->
-    step(contract.outputs[output], outputs.flatMap { it[output].asList() })
+    step(contract.outputs[output], outputs.map { it[output] })
   }
   return contract.samples.zip(outputs).mapNotNull { (sample, recorded) ->
     val line = difference(files, contract, model, sample, recorded, grid)
@@ -38,11 +38,12 @@ private const val LEVELS = 255 // the steps of a float output, within its range
 private const val SWAPPED = "the channels are swapped (RGB for BGR, or BGR for RGB)"
 
 /** The step of an output: that of its quantization, or a part of its range in the samples. */
-private fun step(tensor: Tensor, values: List<Float>): Double {
+private fun step(tensor: Tensor, rows: List<FloatArray>): Double {
   if (tensor.scale > 0) return tensor.scale.toDouble()
-  val range = (values.max() - values.min()).toDouble()
-  val largest = values.maxOf { abs(it) }.toDouble()
-  return (if (range > 0) range else if (largest > 0) largest else 1.0) / LEVELS
+  val high = rows.maxOf { it.max() }.toDouble()
+  val range = high - rows.minOf { it.min() }
+  // Without a range all values are equal.
+  return (if (range > 0) range else if (high != 0.0) abs(high) else 1.0) / LEVELS
 }
 
 /**
@@ -122,13 +123,14 @@ private fun outputSteps(
 ): Double {
   val chosen = expected.size == 4 && contract.task == "detection"
   return expected.indices.maxOf { output ->
-    val own = real(raw[output], contract.outputs[output], contract).map(Float::toDouble)
-    val theirs = expected[output].map(Float::toDouble)
+    val own = real(raw[output], contract.outputs[output], contract)
+    val theirs = expected[output]
     // Behind the number of boxes the operator leaves whatever was in memory.
     val boxes = if (chosen) expected[3][0].toInt() else 0
-    val end = if (chosen && output < 3) boxes * (if (output == 0) 4 else 1) else theirs.size
+    val told = if (chosen && output < 3) boxes * (if (output == 0) 4 else 1) else theirs.size
+    val end = told.coerceIn(0, theirs.size)
     if (own.size != theirs.size) Double.POSITIVE_INFINITY
-    else largest(own.take(end), theirs.take(end)) / grid[output]
+    else (0 until end).fold(0f) { most, at -> maxOf(most, abs(own[at] - theirs[at])) } / grid[output]
   }
 }
 
