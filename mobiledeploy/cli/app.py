@@ -20,7 +20,7 @@ from mobiledeploy.core import units
     "--language",
     metavar="NAME",
     required=True,
-    help="The app's language: python, cpp, javascript, or that of a plugin.",
+    help="The app's language: python, cpp, javascript, android (Kotlin), or that of a plugin.",
 )
 @click.option(
     "--out",

@@ -92,7 +92,8 @@ def app(
 
     Args:
         artifact: the file, with its record and its golden images beside it.
-        language: a language of the shelf `apps`, such as `python`, `cpp` or `javascript`.
+        language: a language of the shelf `apps`, such as `python`, `cpp`, `javascript` or
+            `android`.
         out: the folder for the app; it must not exist, or be empty.
         reporter: is told of warnings; the default is a `PythonReporter`.
 

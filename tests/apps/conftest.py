@@ -33,6 +33,7 @@ from mobiledeploy.core.types import (
 )
 from tests import shared
 from tests.lite import Lite
+from tests.oracles import environment
 
 SIZE = (12, 10)
 PLAIN = Preprocessing((-1.0, 1.0), crop=0.875, labels=tuple("abcdefg"))
@@ -40,6 +41,17 @@ SCORES = (ModelOutput("scores", (7,)),)
 # The grids of an input: a step and a zero point. Steps are no whole grey levels.
 INT8 = ("int8", (0.0081, 3))
 UINT8 = ("uint8", (2 / 255, 127))
+
+BROKEN_PPM = [
+    (b"P5 2 2 255\n" + bytes(4), "is not a binary PPM of 8 bits"),
+    (b"P6 2 2 65535\n" + bytes(24), "is not a binary PPM of 8 bits"),
+    (b"P6 99999 99999 255\n", "is not a binary PPM of 8 bits"),
+    (b"P6 -2 2 255\n" + bytes(12), "is not a binary PPM of 8 bits"),
+    (b"P6 2 2 255\n" + bytes(11), "is cut short"),
+    (b"P6 2 2 255", "is cut short"),
+    (b"P6 2 2 255\n", "is cut short"),
+    (b"", "is not a binary PPM of 8 bits"),
+]
 
 
 def photos(count: int = 3, seed: int = 5) -> list[np.ndarray]:
@@ -286,9 +298,29 @@ JAVASCRIPT = Bench(
         "outputs": ("decode.js", "(x - zero[0])", "x"),
     },
 )
+ANDROID = Bench(
+    lambda app, name: [
+        "java",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        f"{app}/changed:{app}/app.jar",
+        "answering.JvmKt",
+        *(["--golden-test"] if name == "golden_test" else []),
+    ],
+    {
+        "channels": ("Preprocess.kt", 'contract.channels == "bgr"', 'contract.channels == "rgb"'),
+        "range": ("Preprocess.kt", "= contract.low + ", "= 0 * contract.low + "),
+        "rounding": ("Preprocess.kt", "else round(steps)", "else steps.toInt().toFloat()"),
+        "rounding of uint8": ("Preprocess.kt", "steps + 0.501f", "steps"),
+        "resize": ("Preprocess.kt", "max(1 - abs(it), 0.0)", "if (abs(it) < 0.5) 1.0 else 0.0"),
+        "answer": ("Decode.kt", "sortedByDescending", "sortedBy"),
+        "axes": ("Preprocess.kt", "if (contract.channelsFirst)", "if (!contract.channelsFirst)"),
+        "outputs": ("Decode.kt", "(code - tensor.zeroPoint)", "(code)"),
+    },
+)
 LIBRARY = "ai_edge_litert/libLiteRt.so"
 OBJECT = "CMakeFiles/golden_test.dir/golden_test.cpp.o"
-BENCHES = {"cpp": CPP, "javascript": JAVASCRIPT, "python": PYTHON}
+BENCHES = {"android": ANDROID, "cpp": CPP, "javascript": JAVASCRIPT, "python": PYTHON}
 
 
 @pytest.fixture(scope="session")
@@ -311,6 +343,32 @@ def objects(shared_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
             shutil.copy(source / "build" / name, folder)
 
     return shared.once(shared_folder / "cpp-app", build)
+
+
+def kotlinc(arguments: Sequence[str | Path], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Kotlin's compiler, from its package of npm."""
+    program = environment.package("kotlin")
+    if program is None:
+        place = environment.package_place("kotlin")
+        pytest.skip(f"no compiler for Kotlin at {place} (make oracle)")
+    if not shutil.which("java"):
+        pytest.skip("no java (apt install default-jre-headless)")
+    # It runs once: a better compiled compiler is not worth its time.
+    options = "JAVA_OPTS=-Xmx512M -XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+    return run(["env", options, "bash", program, "-Werror", *arguments], folder)
+
+
+@pytest.fixture(scope="session")
+def jar(shared_folder: Path) -> Path:
+    """The program of an app in Kotlin, compiled once by its own command; it fits every contract."""
+
+    def build(folder: Path) -> None:
+        _, *arguments = APPS.load("android").COMMANDS[0].split()
+        sources = Path(APPS.load("android").__file__).parent / "android-app"
+        done = kotlinc([*arguments[:-1], folder / arguments[-1]], sources)
+        assert done.returncode == 0, done.stderr
+
+    return shared.once(shared_folder / "android-app", build) / "app.jar"
 
 
 @pytest.fixture(scope="session")
@@ -353,6 +411,19 @@ def build(request: pytest.FixtureRequest) -> Callable[[str, Path], None]:
             done = run(["g++", *flags, *sources, f"-Wl,-rpath,{library.parent}"], app)
             assert done.returncode == 0, done.stderr
 
+    def android(app: Path) -> None:
+        jar = request.getfixturevalue("jar")
+        shutil.copy(jar, app)
+        original = Path(APPS.load("android").__file__).parent / "android-app"
+        changed = [
+            name
+            for name in ("Preprocess.kt", "Decode.kt")
+            if (app / name).read_bytes() != (original / name).read_bytes()
+        ]
+        if changed:
+            done = kotlinc([*changed, "-cp", "app.jar", "-d", "changed"], app)
+            assert done.returncode == 0, done.stderr
+
     def javascript(app: Path) -> None:
         modules = request.getfixturevalue("modules")
         (app / "node_modules").unlink(missing_ok=True)
@@ -361,6 +432,8 @@ def build(request: pytest.FixtureRequest) -> Callable[[str, Path], None]:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def ready(language: str, app: Path) -> None:
+        if language == "android":
+            android(app)
         if language == "cpp":
             cpp(app)
         if language == "javascript":

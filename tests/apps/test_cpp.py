@@ -12,7 +12,7 @@ from mobiledeploy.core import native
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.verbs.app import app
-from tests.apps.conftest import INT8, LIBRARY, SCORES, artifact, network, run
+from tests.apps.conftest import BROKEN_PPM, INT8, LIBRARY, SCORES, artifact, network, run
 
 CROSS = "aarch64-linux-gnu-g++"
 
@@ -67,20 +67,7 @@ def test_it_replays_its_golden_samples_on_an_emulated_core(made, emulator, monke
             assert program.wait()[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"P5 2 2 255\n" + bytes(4), "is not a binary PPM of 8 bits"),
-        (b"P6 2 2 65535\n" + bytes(24), "is not a binary PPM of 8 bits"),
-        (b"P6 99999 99999 255\n", "is not a binary PPM of 8 bits"),
-        (b"P6 -2 2 255\n" + bytes(12), "is not a binary PPM of 8 bits"),
-        (b"P6 2 2 255\n" + bytes(11), "is cut short"),
-        (b"P6 2 2 255", "is cut short"),
-        (b"P6 2 2 255\n", "is cut short"),
-        (b"", "is not a binary PPM of 8 bits"),
-        (None, "cannot be read"),
-    ],
-)
+@pytest.mark.parametrize(("content", "message"), [*BROKEN_PPM, (None, "cannot be read")])
 def test_a_broken_image_is_named(content, message, made, build):
     build("cpp", made)
     if content is not None:

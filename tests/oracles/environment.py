@@ -18,8 +18,13 @@ from pathlib import Path
 from mobiledeploy.core import assets
 
 HERE = Path(__file__).resolve().parent
-# A package of npm, for tests of the report's page; its licence is MPL-2.0, and it is never shipped.
-AXE = HERE / "axe"
+# Packages of npm, which are never shipped: the folder with the lock, the file that tests use, and
+# the size. axe-core (MPL-2.0) judges the report's page, Kotlin's compiler (Apache-2.0) the apps for
+# Android.
+PACKAGES = {
+    "axe": ("node_modules/axe-core/axe.min.js", "3 MB"),
+    "kotlin": ("node_modules/kotlin-compiler/bin/kotlinc", "97 MB"),
+}
 # Found out before the tests have a cache of their own.
 ENVIRONMENTS = assets.cache_dir() / "oracles"
 # Written last: without it an environment is half made.
@@ -65,24 +70,34 @@ def make(name: str) -> None:
 
 def axe() -> Path | None:
     """axe-core's script, which judges a page's accessibility; None where it was not fetched."""
-    folder = axe_place()
-    script = folder / "node_modules" / "axe-core" / "axe.min.js"
-    return script if (folder / WHOLE).is_file() and script.is_file() else None
+    return package("axe")
 
 
 def axe_place() -> Path:
     """Where the package of axe-core is, or would be."""
-    lock = (AXE / "package-lock.json").read_bytes()
-    return ENVIRONMENTS / f"axe-{hashlib.sha256(lock).hexdigest()[:16]}"
+    return package_place("axe")
 
 
-def make_axe() -> None:
-    """Fetches it as its lock pins it, and runs none of its scripts."""
-    npm, folder = shutil.which("npm"), axe_place()
+def package(name: str) -> Path | None:
+    """The file of a package of npm that tests use; None where it was not fetched."""
+    folder = package_place(name)
+    file = folder / PACKAGES[name][0]
+    return file if (folder / WHOLE).is_file() and file.is_file() else None
+
+
+def package_place(name: str) -> Path:
+    """Where a package of npm is, or would be."""
+    lock = (HERE / name / "package-lock.json").read_bytes()
+    return ENVIRONMENTS / f"{name}-{hashlib.sha256(lock).hexdigest()[:16]}"
+
+
+def fetch(name: str) -> None:
+    """Fetches a package of npm as its lock pins it, and runs none of its scripts."""
+    npm, folder = shutil.which("npm"), package_place(name)
     if npm is None:
         raise OSError("no npm (apt install npm)")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(AXE, folder)
+    shutil.copytree(HERE / name, folder)
     subprocess.run(
         [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, check=True
     )
@@ -100,9 +115,10 @@ def main() -> int:
                 if python(lock.stem) is None:
                     print(f"making the oracle {lock.stem}, about 650 MB, in {place(lock.stem)}")
                     make(lock.stem)
-            if axe() is None:
-                print(f"fetching axe-core in {axe_place()}")
-                make_axe()
+            for name, (_, size) in PACKAGES.items():
+                if package(name) is None:
+                    print(f"fetching the oracle {name}, about {size}, in {package_place(name)}")
+                    fetch(name)
     except (subprocess.CalledProcessError, OSError) as error:
         print(f"error: the oracles cannot be made: {error}", file=sys.stderr)
         return 6

@@ -139,7 +139,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(made, tmp_path):
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
     with pytest.raises(UsageError, match=r"mine.txt is not a folder"):
         app(made, language="python", out=out / "mine.txt", reporter=SILENT)
-    with pytest.raises(UsageError, match=r"no apps named 'rust'; there are cpp"):
+    with pytest.raises(UsageError, match=r"no apps named 'rust'; there are android, cpp"):
         app(made, language="rust", out=tmp_path / "b", reporter=SILENT)
 
 
