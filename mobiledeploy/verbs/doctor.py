@@ -253,6 +253,9 @@ def _packages() -> Iterator[InstalledPart]:
     for requirement in map(Requirement, lines):
         extra = _extra(requirement)
         own = requirement.name != "mobiledeploy" and extra not in NO_EXTRAS
+        if extra == "base" and requirement.marker and not requirement.marker.evaluate():
+            # Another system needs it.
+            continue
         if own and requirement.name not in names:
             names.add(requirement.name)
             yield _part(requirement, extra)
