@@ -70,7 +70,7 @@ _CAUSES = {
     "--model-explorer",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="File for node data of Google's Model Explorer, .json; of a .tflite or .onnx.",
+    help="File for node data of a .tflite or .onnx for Google's Model Explorer, .json.",
 )
 @click.option("--unsafe", is_flag=True, help="Open a model file even if it can run its own code.")
 @_frame.preprocessing_options

@@ -71,7 +71,7 @@ def of_costs(layers: Sequence[LayerCost], counted: Counted | None) -> tuple[Node
 
 def of_errors(layers: Sequence[LayerError]) -> tuple[NodeFigure, ...]:
     """Each layer's share of the answer's error in percent, its SQNR and its own SQNR in dB."""
-    shares = {x.node: 100 * x.share for x in layers}
+    shares = {x.node: _rounded(100 * x.share) for x in layers}
     return (
         NodeFigure("error", "share of the answer's error (%)", shares),
         NodeFigure("sqnr", "SQNR (dB)", _ratios((x.node, x.sqnr_db) for x in layers), ratio=True),
@@ -86,7 +86,12 @@ def of_errors(layers: Sequence[LayerError]) -> tuple[NodeFigure, ...]:
 
 def _ratios(values: Iterable[tuple[str, float]]) -> dict[str, float]:
     """Those that are ratios: without any error, or without a signal, there is none."""
-    return {name: value for name, value in values if abs(value) < LARGEST_SQNR_DB}
+    return {name: _rounded(value) for name, value in values if abs(value) < LARGEST_SQNR_DB}
+
+
+def _rounded(value: float) -> float:
+    """To four digits: Model Explorer shows every digit that it is given."""
+    return float(f"{value:.4g}")
 
 
 def write(path: Path, figures: Sequence[NodeFigure]) -> tuple[Path, ...]:

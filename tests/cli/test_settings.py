@@ -290,7 +290,8 @@ def test_a_folder_s_file_has_results_written_in_the_folder_only(
     with pytest.raises(UsageError) as refused:
         said_by(repository, command, name, value)
     assert message in refused.value.message
-    assert f"sets --{name} of {command} to {value}, " in refused.value.message
+    flag = name.replace("_", "-")
+    assert f"sets --{flag} of {command} to {value}, " in refused.value.message
     assert str(home) in refused.value.hint
     assert said_by(repository, command, name, value, own=True) == {name: value}
 
