@@ -41,8 +41,8 @@ QUIET: tuple[State, ...] = ("same", "usual")
 class Box:
     """A layer of one file as texts.
 
-    `follows`: it reads the layer above it and no other one; the first layer reads none. Otherwise
-    `reads` are the anchor ("" for none) and the short name of each layer that it reads.
+    `follows`: it reads the layer above it; the first layer reads none. If it reads others, `reads`
+    are the anchor ("" for none) and the short name of each layer that it reads.
     """
 
     anchor: str
@@ -136,9 +136,11 @@ def _boxes(letter: str, sides: Sequence[Side | None]) -> list[Box | None]:
         if side is None:
             boxes.append(None)
             continue
-        follows = side.reads == ((above,) if above else ())
-        reads = () if follows else tuple((places.get(x, ""), _short(x)) for x in side.reads)
-        if not (follows or reads):
+        follows = above in side.reads if above else not side.reads
+        reads = tuple((places.get(x, ""), _short(x)) for x in side.reads)
+        if side.reads == (above,) or not (above or reads):
+            reads = ()
+        elif not reads:
             reads = (("", "the input"),)
         boxes.append(_box(f"{letter}{n}", side, follows, reads))
         above = side.name

@@ -191,6 +191,25 @@ def test_a_change_of_most_layers_is_told_once() -> None:
     assert "<em>type float32 → int16</em>" in page([*pairs[:5], other, *pairs[6:]])
 
 
+def test_a_layer_names_what_it_reads_unless_it_is_the_one_above() -> None:
+    first, second, *_ = chain(3)
+    assert first.a and second.a
+    names = [first.a.name, second.a.name]
+    plain = page([first, second])
+    assert "reads" not in plain.partition("<ol")[2]
+    assert "apart" not in plain.partition("<ol")[2]
+    for reads, text, apart in (
+        (names, f'reads <a href="#a0">{names[0].partition(";")[0]}</a>, <a href="#a1">', False),
+        (names[:1], 'reads <a href="#a0">', True),
+        ([], "reads the input", True),
+        (["elsewhere"], "reads elsewhere", True),
+    ):
+        third = side("third", *reads)
+        shown = page([first, second, Pair(third, third, None, (), 2)])
+        assert text in shown
+        assert ('class="box apart"' in shown) == apart
+
+
 def test_channels_in_another_place_are_the_same_shape() -> None:
     pairs = chain(4)
     pairs[1] = changed(pairs[1], shape=(1, 16, 24, 24))
