@@ -731,6 +731,8 @@ WRITES: tuple[tuple[str, ...], ...] = (
     ("results", "export", IN),
     ("results", "regress", "results.jsonl", "--junit", IN),
     ("analyze", NET, "--quantization", "--plot", IN),
+    ("analyze", NET, "--model-explorer", IN),
+    ("diff", FLOAT, NET, "--html", IN),
     (*EXPORT, "--out", IN),
     (*TRAIN, "--out", IN),
     (*SWEEP, "--out", IN),

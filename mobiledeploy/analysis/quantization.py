@@ -96,6 +96,7 @@ class LayerError(Record):
         lost: those that vary in float and take one code only.
         saturated: those that go beyond the codes with over 1 % of their values.
         codes_used: share of all codes that its values take.
+        node: the name of the layer in the artifact, which may be longer than `name`.
     """
 
     name: str
@@ -116,6 +117,7 @@ class LayerError(Record):
     lost: int
     saturated: int
     codes_used: float
+    node: str = ""
 
     @property
     def cause(self) -> Cause | None:
@@ -234,6 +236,7 @@ class Tally:
         alone: float,
         power: float,
         share: float,
+        node: str = "",
     ) -> LayerError:
         """The layer's row; `alone` is its noise in the logits, whose own power is `power`."""
         assert self.low is not None and self.high is not None
@@ -265,6 +268,7 @@ class Tally:
             lost=int((~dead & (self.low_code == self.high_code)).sum()),
             saturated=int((np.asarray(self.beyond) > SATURATED * self.values).sum()),
             codes_used=len(self.code_set) / (self.grid.highest - self.grid.lowest + 1),
+            node=node,
         )
 
 

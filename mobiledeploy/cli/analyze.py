@@ -66,6 +66,12 @@ _CAUSES = {
     metavar="FILE",
     help="File for an image of --quantization, .svg or .png.",
 )
+@_settings.output(
+    "--model-explorer",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File for node data of a .tflite or .onnx for Google's Model Explorer, .json.",
+)
 @click.option("--unsafe", is_flag=True, help="Open a model file even if it can run its own code.")
 @_frame.preprocessing_options
 @_frame.common
@@ -85,6 +91,7 @@ def command(
     reference: Path | None,
     data: str | None,
     plot: Path | None,
+    model_explorer: Path | None,
     unsafe: bool,
     json: bool,
     quiet: bool,
@@ -125,6 +132,10 @@ def command(
             "--quantization takes an artifact and stands alone",
             "mobiledeploy analyze build/NAME/int8_best.tflite --quantization",
         )
+    if (best or table) and model_explorer is not None:
+        raise UsageError(
+            "--model-explorer goes with a file", "leave it out, or name a .tflite or .onnx"
+        )
     if (best or table) and (network or (best and table)):
         raise UsageError("--table and --best stand alone", "leave out the other options")
     if best:
@@ -136,7 +147,13 @@ def command(
     with _frame.Terminal(quiet, verbose) as terminal:
         if quantization and file is not None:
             diagnosis = verb.analyze_quantization(
-                file, reference=reference, data=data, plot=plot, reporter=terminal, **images
+                file,
+                reference=reference,
+                data=data,
+                plot=plot,
+                model_explorer=model_explorer,
+                reporter=terminal,
+                **images,
             )
             _frame.emit_json(diagnosis) if json else _show_diagnosis(diagnosis)
             return
@@ -152,6 +169,7 @@ def command(
             res=res,
             classes=classes,
             unsafe=unsafe,
+            model_explorer=model_explorer,
             reporter=terminal,
         )
     _frame.emit_json(analysis) if json else _show(analysis)

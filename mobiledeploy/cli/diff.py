@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -34,9 +35,22 @@ if TYPE_CHECKING:
     show_default=True,
     help="Number of layers to show.",
 )
+@_settings.output(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File for a page that draws the graphs of two artifacts beside each other.",
+)
 @_frame.common
 def command(
-    a: str, b: str, activations: bool, most: int, json: bool, quiet: bool, verbose: int
+    a: str,
+    b: str,
+    activations: bool,
+    most: int,
+    html: Path | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
 ) -> None:
     """Compare the artifacts A and B, or the figures A and B.
 
@@ -52,7 +66,7 @@ def command(
     figures = [diff_figures.is_figure(name) for name in (a, b)]
     if not any(figures):
         with _frame.Terminal(quiet, verbose) as terminal:
-            difference = verb.diff(a, b, activations=activations, reporter=terminal)
+            difference = verb.diff(a, b, activations=activations, html=html, reporter=terminal)
         _frame.emit_json(difference) if json else _show(difference, activations, most)
         return
     if not all(figures):
@@ -62,6 +76,8 @@ def command(
         )
     if activations:
         raise UsageError("figures have no activations", "name two artifacts")
+    if html is not None:
+        raise UsageError("figures have no graphs for --html", "name two artifacts")
     difference_ = verb.diff_figures(a, b)
     terminal = _frame.Terminal(quiet, verbose)
     for warning in difference_.warnings:

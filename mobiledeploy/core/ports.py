@@ -20,6 +20,7 @@ from mobiledeploy.core.types import (
     Contract,
     DeviceInfo,
     FileFacts,
+    FileFigures,
     Gate,
     Kind,
     Metric,
@@ -31,6 +32,7 @@ from mobiledeploy.core.types import (
     NamedWarning,
     NativeLibrary,
     Output,
+    Pair,
     Prediction,
     Preprocessing,
     QuantizedGraph,
@@ -685,6 +687,23 @@ class SiteFile(ReportFile, Protocol):
         self, report: Report, accepted: Sequence[AcceptedDifference]
     ) -> Iterator[tuple[str, str]]:
         """(path below the folder, its text) of each file; the front page is the last one."""
+        ...
+
+
+class DifferencePage(ReportFile, Protocol):
+    """A format that can also draw two graphs beside each other."""
+
+    def difference(
+        self,
+        paths: tuple[str, str],
+        size_bytes: tuple[int, int],
+        layers: Sequence[Pair],
+        figures: Sequence[FileFigures],
+    ) -> str:
+        """The complete text of a page about the artifacts at `paths`, with a newline at its end.
+
+        `layers` and `figures` are those of a `Difference`, the layers in any order.
+        """
         ...
 
 

@@ -1111,6 +1111,62 @@ class LatencyComparison(Record):
 
 
 @dataclass(frozen=True)
+class Side(Record):
+    """A layer of one artifact; `type` is that of its output.
+
+    `weight_bytes` counts its constants; `instructions` is None without a count. `own_sqnr_db` is
+    the own error of an integer layer (`LayerError`), None without `activations` or if unknown.
+    `left_out` are the filters that the model has and the file does not need. `scale` and
+    `zero_point` are those of its output's codes, None without one pair for all of them. `reads` are
+    the names of the layers that it reads.
+    """
+
+    name: str
+    kind: str
+    type: str
+    shape: tuple[int, ...]
+    weight_bytes: int
+    mult_adds: int
+    instructions: int | None = None
+    own_sqnr_db: float | None = None
+    left_out: int = 0
+    scale: float | None = None
+    zero_point: int | None = None
+    reads: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair(Record):
+    """A layer of both artifacts, or of only one.
+
+    `sqnr_db` compares the weights of B with those of A: None without weights of the same shape, NaN
+    for equal bits. `odd` lists differences from the other layers. `place` counts the pairs in the
+    order in which layers run.
+    """
+
+    a: Side | None
+    b: Side | None
+    sqnr_db: float | None
+    odd: tuple[str, ...]
+    place: int = 0
+
+
+@dataclass(frozen=True)
+class FileFigures(Record):
+    """The newest figures of both, of one kind on one target; `ratio` is of B to A."""
+
+    kind: str
+    device: str
+    runtime: str
+    threads: int
+    a: float
+    b: float
+    ratio: float
+    interval: tuple[float, float]
+    delegated: tuple[str, str]
+
+
+@dataclass(frozen=True)
 class StoredComparison(Record):
     """A comparison of the store without its blocks: its time, device and result.
 

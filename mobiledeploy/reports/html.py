@@ -1,8 +1,8 @@
 """One page that stands alone: plots, tables and images inside it, nothing from the network.
 
 It can also be a site: a front page, and a page for each model. `_page.py` and `_site.py` say what
-is shown, `templates/` how. Every text goes through `_one_line`
-and is escaped.
+is shown, `templates/` how. `_difference.py` is a page about two
+files. Every text goes through `_one_line` and is escaped.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import vl_convert
 from markupsafe import Markup
 
 from mobiledeploy.core import units
-from mobiledeploy.core.types import AcceptedDifference, Report
-from mobiledeploy.reports import _page, _site
+from mobiledeploy.core.types import AcceptedDifference, FileFigures, Pair, Report
+from mobiledeploy.reports import _difference, _page, _site
 
 SUFFIX = ".html"
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -37,6 +37,17 @@ def pages(report: Report, accepted: Sequence[AcceptedDifference]) -> Iterator[tu
         yield path, _environment().get_template("model.html").render(context) + "\n"
     text = _environment().get_template("index.html").render(_site.index(report))
     yield "index.html", text + "\n"
+
+
+def difference(
+    paths: tuple[str, str],
+    size_bytes: tuple[int, int],
+    layers: Sequence[Pair],
+    figures: Sequence[FileFigures],
+) -> str:
+    """A page that draws two graphs beside each other; it has no script."""
+    context = _difference.context(paths, size_bytes, layers, figures)
+    return _environment().get_template("difference.html").render(context) + "\n"
 
 
 @functools.cache
@@ -71,8 +82,8 @@ def _source(name: str) -> str:
     return environment.loader.get_source(environment, name)[0]
 
 
-def _style() -> Markup:
-    return Markup(_source("page.css"))  # noqa: S704 - a file of ours
+def _style(name: str = "page.css") -> Markup:
+    return Markup(_source(name))  # noqa: S704 - a file of ours
 
 
 def _script() -> Markup:

@@ -370,7 +370,7 @@ def _images(
 class _Pairing:
     """A layer in both files.
 
-    `op` and `exact` are of the float file, `codes` of the integer file.
+    `op` and `exact` are of the float file, `codes` and `node` of the integer file.
     """
 
     name: str
@@ -379,6 +379,7 @@ class _Pairing:
     exact: Tensor
     codes: Tensor
     grid: CodeGrid
+    node: str
 
 
 def _answer(facts: FileFacts, path: Path) -> Tensor:
@@ -436,6 +437,7 @@ class _Pair:
         """Pairs the layers of both files up to the logits, by name and shape, in order."""
         candidates: dict[str, list[Tensor]] = {}
         names = {_short(tensor.name) for tensor in self.floats.activations(exact)}
+        nodes = {tensor.name: layer.name for layer in facts.layers for tensor in layer.outputs}
         for tensor in self.format.activations(facts):
             if tensor.dtype in _INTEGERS and len(tensor.scale) == 1:
                 candidates.setdefault(_layer(tensor.name, names), []).append(tensor)
@@ -452,7 +454,9 @@ class _Pair:
                 candidates[name].remove(best[0])
                 sources = {source for t in layer.inputs for source in origins.get(t.name, ())}
                 reads = tuple(pair.name for pair in pairs if pair.name in sources)
-                pairs.append(_Pairing(name, layer.op, reads, tensor, best[0], _grid(best[0])))
+                codes = best[0]
+                node = nodes.get(codes.name, codes.name)
+                pairs.append(_Pairing(name, layer.op, reads, tensor, codes, _grid(codes), node))
                 origins[tensor.name] = {name}
             elif not tensor.constant:
                 absent.append(name)
@@ -680,6 +684,7 @@ def _examine(
                 alone=noise,
                 power=power,
                 share=noise / total,
+                node=layer.node,
             )
             for layer, tally, noise in zip(pair.layers, tallies, alone, strict=True)
         ),

@@ -5,6 +5,7 @@ TensorFlow traces a model in a child process; a finished file is read without it
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     ChannelOrder,
+    Counted,
     Layer,
     ModelFile,
     ModelSpec,
@@ -32,6 +34,7 @@ from mobiledeploy.steps import (
     card_specs,
     diagnose,
     model_files,
+    node_data,
     published,
     quantization_plot,
     shrunk_layers,
@@ -40,9 +43,12 @@ from mobiledeploy.steps import tracing_process as trace_verb
 from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
 from mobiledeploy.steps.diagnose import QuantizationDiagnosis
 from mobiledeploy.steps.live_models import KerasModel, as_file
+from mobiledeploy.steps.node_data import NodeFigure
 from mobiledeploy.steps.published import Published, PublishedLayer, PublishedShare
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.tracing_process import TracedModel
+from mobiledeploy.store.database import Store
+from mobiledeploy.store.database import path as store_path
 
 CLASSES = {"classification": 1000, "detection": 80, "segmentation": 19}
 """Of ImageNet, COCO and Cityscapes, which papers count with, by task."""
@@ -210,6 +216,7 @@ def analyze(
     res: int | None = None,
     classes: int | None = None,
     unsafe: bool = False,
+    model_explorer: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> Analysis:
     """Counts the mult-adds, parameters and activation memory of a file or a built-in network.
@@ -230,17 +237,24 @@ def analyze(
         classes: the number of classes; the default is 1000, 80 of a detector,
             19 of segmentation.
         unsafe: opens a model file even if it can run its own code.
+        model_explorer: a .json file for the mult-adds of each node of a finished file, as node data
+            of Google's Model Explorer. Beside it stand a file of the parameters and, if the store
+            has a count of `file`, one of the instructions.
         reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
         The network and its layers.
 
     Raises:
-        UsageError: arguments that do not go with a file, or are impossible.
+        UsageError: arguments that do not go with a file, or are impossible; a place for node data
+            that cannot be written.
         InputError: a file that cannot be read.
         MissingError: TensorFlow is not installed, and `file` is not a finished file.
     """
     reporter = reporter or PythonReporter()
+    place = arguments.path(model_explorer)
+    if place is not None:
+        _need_nodes(file, place)
     if file is None:
         card = cards.load(arch or DEFAULT)
         spec = card_specs.spec(
@@ -258,7 +272,34 @@ def analyze(
             raise UsageError(f"{name} does not go with a model file", "leave it out")
     with as_file(file) as path:
         assert path is not None
-        return _of_file(path, res, unsafe, reporter)
+        analysis = _of_file(path, res, unsafe, reporter)
+        if place is not None:
+            _write_nodes(place, node_data.of_costs(analysis.layers, _counted(path)), reporter)
+        return analysis
+
+
+def _need_nodes(file: AnyPath | KerasModel | None, place: Path) -> None:
+    suffixes = [FORMATS.load(name).SUFFIX for name in FORMATS.names()]
+    if not isinstance(file, str | os.PathLike) or Path(file).suffix not in suffixes:
+        raise UsageError(
+            f"--model-explorer takes a finished file: {' or '.join(sorted(suffixes))}",
+            "export the model, and analyze what was written",
+        )
+    node_data.check(place)
+
+
+def _write_nodes(place: Path, figures: Sequence[NodeFigure], reporter: Reporter) -> None:
+    for figure, path in zip(figures, node_data.write(place, figures), strict=True):
+        reporter.say(f"{path} has {figure.title} for Model Explorer")
+
+
+def _counted(path: Path) -> Counted | None:
+    """The newest count of a file's instructions by layer; None without one in the store."""
+    if not store_path().exists():
+        return None
+    with Store.open() as store:
+        figures = store.measurements_of(records.sha256(inputs.read(path, inputs.FINISHED)))
+    return next((m for m in figures if isinstance(m, Counted) and m.by_layer), None)
 
 
 def _of_file(path: Path, res: int | None, unsafe: bool, reporter: Reporter) -> Analysis:
@@ -572,6 +613,7 @@ def analyze_quantization(
     resize: Resize | None = None,
     crop: float | None = None,
     labels: Labels | None = None,
+    model_explorer: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> QuantizationDiagnosis:
     """Finds the quantization error of each layer, the layers that matter, and remedies.
@@ -596,6 +638,8 @@ def analyze_quantization(
         resize: `bilinear` or `bicubic`.
         crop: the central fraction of each side to keep, above 0 and at most 1.
         labels: class names in the model's order, or a file with one per line.
+        model_explorer: a .json file for the share of the error of each node of `file`, as node data
+            of Google's Model Explorer. Beside it stand files of the SQNR and of the own SQNR.
         reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
@@ -609,10 +653,12 @@ def analyze_quantization(
         MissingError: `plot` without vl-convert.
     """
     reporter = reporter or PythonReporter()
-    place = arguments.path(plot)
+    place, explorer = arguments.path(plot), arguments.path(model_explorer)
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     if place is not None:
         quantization_plot.check(place)
+    if explorer is not None:
+        _need_nodes(file, explorer)
     diagnosis = diagnose.diagnose(
         Path(file),
         reference=arguments.path(reference),
@@ -623,4 +669,6 @@ def analyze_quantization(
     if place is not None:
         quantization_plot.draw(diagnosis, place)
         reporter.say(f"{place} shows it")
+    if explorer is not None:
+        _write_nodes(explorer, node_data.of_errors(diagnosis.layers), reporter)
     return diagnosis

@@ -12,18 +12,29 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.analysis import alignment, cost, regression
-from mobiledeploy.core import artifacts, inputs, units
+from mobiledeploy.core import artifacts, inputs, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import Artifact, Counted, FileFacts, Layer, Measurement, Tensor
-from mobiledeploy.steps import bench_tables, diagnose
+from mobiledeploy.core.plugins import FORMATS, REPORTS
+from mobiledeploy.core.ports import DifferencePage, Reporter
+from mobiledeploy.core.types import (
+    Artifact,
+    Counted,
+    FileFacts,
+    FileFigures,
+    Layer,
+    Measurement,
+    Pair,
+    Side,
+    Tensor,
+)
+from mobiledeploy.steps import arguments, bench_tables, diagnose
 from mobiledeploy.steps import diff_figures as figures
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.defaults import DIFF_LAYERS
@@ -34,55 +45,6 @@ from mobiledeploy.store.database import path as store_path
 
 _WINDOW = re.compile(r" \d+x\d+$")
 _QUANTIZERS = ("QUANTIZE", "QuantizeLinear", "DEQUANTIZE", "DequantizeLinear")
-
-
-@dataclass(frozen=True)
-class Side(Record):
-    """A layer of one artifact; `type` is that of its output.
-
-    `weight_bytes` counts its constants; `instructions` is None without a count. `own_sqnr_db` is
-    the own error of an integer layer (`LayerError`), None without `activations` or if unknown.
-    `left_out` are the filters that the model has and the file does not need.
-    """
-
-    name: str
-    kind: str
-    type: str
-    shape: tuple[int, ...]
-    weight_bytes: int
-    mult_adds: int
-    instructions: int | None = None
-    own_sqnr_db: float | None = None
-    left_out: int = 0
-
-
-@dataclass(frozen=True)
-class Pair(Record):
-    """A layer of both artifacts, or of only one.
-
-    `sqnr_db` compares the weights of B with those of A: None without weights of the same shape, NaN
-    for equal bits. `odd` lists differences from the other layers.
-    """
-
-    a: Side | None
-    b: Side | None
-    sqnr_db: float | None
-    odd: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FileFigures(Record):
-    """The newest figures of both, of one kind on one target; `ratio` is of B to A."""
-
-    kind: str
-    device: str
-    runtime: str
-    threads: int
-    a: float
-    b: float
-    ratio: float
-    interval: tuple[float, float]
-    delegated: tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -152,7 +114,12 @@ class _Content:
 
 
 def diff(
-    a: AnyPath, b: AnyPath, *, activations: bool = False, reporter: Reporter | None = None
+    a: AnyPath,
+    b: AnyPath,
+    *,
+    activations: bool = False,
+    html: AnyPath | None = None,
+    reporter: Reporter | None = None,
 ) -> Difference:
     """Compares two artifacts layer by layer, the largest change first.
 
@@ -168,6 +135,7 @@ def diff(
         b: another.
         activations: runs full-integer artifacts on their golden images, for the error of each
             layer's output; needs their float32.tflite beside them.
+        html: a .html file for a page that draws the two graphs beside each other.
         reporter: is told of progress; the default is a `PythonReporter`.
 
     Returns:
@@ -176,11 +144,13 @@ def diff(
     Raises:
         InputError: an artifact without its record, or a file that cannot be read; with
             `activations` also the errors of `analyze_quantization`.
-        UsageError: neither has integer activations.
+        UsageError: neither has integer activations; a place for the page that cannot be written.
         DeviceError: a runner died or hangs.
+        MissingError: `html` without the libraries of reports.
     """
     reporter = reporter or PythonReporter()
-    a, b = Path(a), Path(b)
+    a, b, place = Path(a), Path(b), arguments.path(html)
+    page = None if place is None else _page(place)
     both = [artifacts.load(path) for path in (a, b)]
     if activations and not any(artifact.recipe.full_integer for artifact in both):
         raise UsageError(
@@ -193,14 +163,27 @@ def diff(
             (a, b), both, measurements_of_both, _instructions(*measurements_of_both), strict=True
         )
     )
-    pairs = _rank(_align(first, second))
-    return Difference(
+    difference = Difference(
         str(a),
         str(b),
         (first.artifact.size_bytes, second.artifact.size_bytes),
-        tuple(pairs),
+        tuple(_rank(_align(first, second))),
         tuple(_figures(first, second)),
     )
+    if place is not None and page is not None:
+        d = difference
+        text = page.difference((d.a, d.b), d.size_bytes, d.layers, d.figures)
+        records.write_atomic(place, text)
+        reporter.say(f"{place} shows both graphs")
+    return difference
+
+
+def _page(place: Path) -> DifferencePage:
+    """What writes the page; refuses, before the work, a place where it cannot be."""
+    if place.suffix.lower() != ".html":
+        raise UsageError(f"--html {place} is not a .html", "name it so")
+    records.need_folder(place)
+    return cast(DifferencePage, REPORTS.load("html"))
 
 
 def diff_figures(a: int | AnyPath, b: int | AnyPath) -> FigureDifference:
@@ -266,6 +249,7 @@ def _read(
     errors: Mapping[str, float] = {}
     if activations and artifact.recipe.full_integer:
         errors = diagnose.own_errors(path, reporter=reporter)
+    reads = _reads(facts)
     sides, kernels = [], []
     for row in cost.cost(facts.layers).layers:
         layer = layers[row.name]
@@ -282,10 +266,23 @@ def _read(
                 instructions.get(row.name),
                 errors.get(output.name),
                 left_out.get(output.name, 0),
+                output.scale[0] if len(output.scale) == 1 else None,
+                output.zero_point[0] if len(output.zero_point) == 1 else None,
+                reads.get(row.name, ()),
             )
         )
         kernels.append(_kernel(layer, weights))
     return _Content(artifact, sides, kernels, measurements)
+
+
+def _reads(facts: FileFacts) -> dict[str, tuple[str, ...]]:
+    """The names of the layers that each layer reads, without quantizers."""
+    plain = cost.unquantized(facts.layers)
+    makers = {tensor.name: layer.name for layer in plain for tensor in layer.outputs}
+    return {
+        layer.name: tuple(dict.fromkeys(makers[t.name] for t in layer.inputs if t.name in makers))
+        for layer in plain
+    }
 
 
 def _output(layer: Layer, facts: FileFacts) -> Tensor:
@@ -318,13 +315,13 @@ def _align(first: _Content, second: _Content) -> list[Pair]:
     ]
     # Each format has its own order of a kernel's axes.
     comparable = first.artifact.format == second.artifact.format
-    pairs = []
+    pairs: list[Pair] = []
     for i, j in alignment.pairs(*keys):
         error = None
         if comparable and i is not None and j is not None:
             error = _sqnr(first.kernels[i], second.kernels[j])
         a, b = (None if i is None else first.sides[i]), (None if j is None else second.sides[j])
-        pairs.append(Pair(a, b, error, ()))
+        pairs.append(Pair(a, b, error, (), len(pairs)))
     return pairs
 
 

@@ -26,6 +26,7 @@ from mobiledeploy.core.types import (
     Flip,
     LayerFigure,
     Measured,
+    Pair,
     Report,
 )
 from mobiledeploy.steps import baseline, report_images, site_folder
@@ -139,7 +140,7 @@ def _accepted(report_: Report, reporter: Reporter) -> tuple[AcceptedDifference, 
         return tuple(differences(entries, report_.results, store, files, layers))
 
 
-def _changed(pair: diff.Pair) -> bool:
+def _changed(pair: Pair) -> bool:
     """Whether a layer is not the same in both files, as far as they can be compared."""
     a, b = pair.a, pair.b
     if a is None or b is None or pair.odd or a.type != b.type:

@@ -2,6 +2,7 @@ import json
 
 import click
 import click.testing
+import onnx
 import pytest
 
 from mobiledeploy.analysis import quantization
@@ -141,8 +142,8 @@ def test_what_is_no_amount_is_refused(text):
 
 def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
     path, _ = exported["int8_ptq", "onnx"], exported["float32", "tflite"]
-    plot = tmp_path / "layers.svg"
-    result = run(path, "--quantization", "--plot", plot)
+    plot, nodes = tmp_path / "layers.svg", tmp_path / "nodes.json"
+    result = run(path, "--quantization", "--plot", plot, "--model-explorer", nodes)
     assert result.exit_code == 0, result.output
     title, header, *rows = result.stdout.splitlines()
     assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 image (golden)")
@@ -151,6 +152,14 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
     assert any(row.startswith("logits: ") for row in rows)
     assert any(" of the error enters in " in row or "error is spread over" in row for row in rows)
     assert plot.read_text().startswith("<svg")
+    shares = [x["value"] for x in json.loads(nodes.read_text())["results"].values()]
+    assert sum(shares) == pytest.approx(100, abs=0.1)
+    assert {x.name for x in tmp_path.iterdir()} == {
+        *("layers.svg", "nodes.json", "nodes.own-sqnr.json", "nodes.sqnr.json")
+    }
+    known = {node.name for node in onnx.load(path).graph.node}
+    for file in tmp_path.glob("nodes*.json"):
+        assert set(json.loads(file.read_text())["results"]) <= known
 
 
 @pytest.mark.parametrize(
@@ -240,6 +249,8 @@ def test_quantization_is_one_record(exported):
         (("a.tflite", "--plot", "a.svg"), "are for --quantization"),
         (("a.tflite", "--input-range", "0,1"), "are for --quantization"),
         (("a.tflite", "--quantization", "--plot", "a.gif"), "neither .svg nor .png"),
+        (("a.tflite", "--quantization", "--model-explorer", "a.txt"), "is not a .json"),
+        (("--best", "--model-explorer", "a.json"), "goes with a file"),
     ],
 )
 def test_what_does_not_go_with_quantization_is_refused(arguments, message):

@@ -39,7 +39,7 @@ NEVER = {
     "custom_objects",
     "update_baseline",
 }
-WRITES = {"baseline", "junit", "markdown", "out", "plot", "record"}
+WRITES = {"baseline", "html", "junit", "markdown", "model_explorer", "out", "plot", "record"}
 # What another command writes.
 READS = {("bundle", "baseline")}
 every_option = pytest.mark.parametrize(
@@ -274,6 +274,8 @@ def test_the_user_s_file_is_named_by_its_path(repository, home):
         ("check", "baseline", "../a.json", "outside"),
         ("bench", "record", "../a.json", "outside"),
         ("analyze", "plot", "../a.svg", "outside"),
+        ("analyze", "model_explorer", "../a.json", "outside"),
+        ("diff", "html", "../a.html", "outside"),
         ("export", "out", "..", "outside"),
         ("sweep", "out", "..", "outside"),
         ("train", "out", ".git/hooks", "in a hidden folder"),
@@ -288,7 +290,8 @@ def test_a_folder_s_file_has_results_written_in_the_folder_only(
     with pytest.raises(UsageError) as refused:
         said_by(repository, command, name, value)
     assert message in refused.value.message
-    assert f"sets --{name} of {command} to {value}, " in refused.value.message
+    flag = name.replace("_", "-")
+    assert f"sets --{flag} of {command} to {value}, " in refused.value.message
     assert str(home) in refused.value.hint
     assert said_by(repository, command, name, value, own=True) == {name: value}
 

@@ -182,11 +182,42 @@ def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> Non
     assert {p.b.instructions for p in result.layers if p.b} == {1000, None}
 
 
+def test_the_page_has_every_layer_and_what_it_reads(small: Path, tmp_path: Path) -> None:
+    pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+    place = tmp_path / "both.html"
+    result = diff(small / "float32.tflite", small / "planted.tflite", html=place)
+    text = place.read_text("utf-8")
+    rows = sorted(result.layers, key=lambda pair: pair.place)
+    assert [pair.place for pair in rows] == list(range(len(rows)))
+    for letter, sides in (("a", [p.a for p in rows]), ("b", [p.b for p in rows])):
+        for n, one in enumerate(sides):
+            assert (f'id="{letter}{n}"' in text) == (one is not None)
+        known = [one for one in sides if one]
+        # A chain: each layer reads the one before it.
+        assert [one.reads for one in known] == [(), *((one.name,) for one in known[:-1])]
+    (stem,) = [p for p in rows if p.b and "/stem_relu/" in p.b.name]
+    assert stem.a and stem.a.scale is None
+    assert stem.b and stem.b.scale and stem.b.zero_point == -128
+    assert f"scale {stem.b.scale:.4g}" in text
+    assert "float32 → float32, others float32 → int8" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.txt", "is not a .html"), ("none/a.html", "there is no folder")]
+)
+def test_a_page_that_cannot_be_is_refused_beforehand(tmp_path, name, message) -> None:
+    with pytest.raises(UsageError, match=message):
+        diff(tmp_path / "a.tflite", tmp_path / "b.tflite", html=tmp_path / name)
+
+
 def test_the_command_line(exported, here) -> None:
     argv = [warm.program(), "-m", "mobiledeploy", "diff"]
     pair = [str(exported["float32", "tflite"]), str(exported["int8_ptq", "onnx"])]
-    result = subprocess.run([*argv, *pair], capture_output=True, text=True, timeout=60)
+    page = ["--html", "both.html"]
+    result = subprocess.run([*argv, *pair, *page], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
+    assert (here / "both.html").read_text("utf-8").startswith("<!doctype html>")
+    assert "both.html shows both graphs" in result.stderr
     assert "more layers" in result.stdout
     result = subprocess.run([*argv, *pair, "--json"], capture_output=True, text=True, timeout=60)
     found = records.loads(Difference, result.stdout)
@@ -196,3 +227,6 @@ def test_the_command_line(exported, here) -> None:
         [*argv, "no.tflite", pair[0]], capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 7
+    result = subprocess.run([*argv, "1", "2", *page], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert "no graphs" in result.stderr
