@@ -1070,6 +1070,59 @@ class Measured(Record):
 
 
 @dataclass(frozen=True)
+class ColdFigure(Record):
+    """One figure of a fresh process: its value in each process, in the order of the starts.
+
+    `name` ends in its unit (`load_ns`, `peak_rss_bytes`); `median` and its 95 % `interval` are of
+    `samples`.
+    """
+
+    name: str
+    samples: tuple[int, ...]
+    median: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ColdStart(Record):
+    """What a fresh process needs until its first answer, over several processes.
+
+    The steps follow each other; one that the engine does within the next step has no figure.
+    `library_ns`: opens the runtime's library (Python: imports its package) and starts it;
+    `load_ns`: reads the model file; `prepare_ns`: delegate, compilation, memory of the tensors;
+    `first_inference_ns`: the first run; `first_answer_ns`: the sum of these. `peak_rss_bytes` is
+    the largest resident memory of the whole process. `size_bytes` is the model file,
+    `library_bytes` the runtime's library (None for the Python runner).
+    """
+
+    artifact_sha256: str
+    target: Target
+    runtime_version: str
+    figures: tuple[ColdFigure, ...]
+    size_bytes: int
+    library_bytes: int | None
+    facts_before: Mapping[str, str]
+    facts_after: Mapping[str, str]
+    warnings: tuple[NamedWarning, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """The number of processes, equal for all figures."""
+        return len(self.figures[0].samples)
+
+
+@dataclass(frozen=True)
+class StoredColdStart(Record):
+    """A cold start of the store, with the names of its artifact."""
+
+    made_at: str
+    model: str
+    recipe: str
+    format: str
+    cold_start: ColdStart
+
+
+@dataclass(frozen=True)
 class LatencyComparison(Record):
     """Time of B over time of A: `ratio` with its 95 % interval; `blocks` in the order of timing.
 

@@ -16,6 +16,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
+    ColdStart,
     Counted,
     Estimated,
     Evaluation,
@@ -27,12 +28,14 @@ from mobiledeploy.core.types import (
     Outcome,
     Regression,
     Result,
+    StoredColdStart,
     StoredComparison,
     StoredEvaluation,
     Target,
     Verdict,
     gravest,
 )
+from mobiledeploy.steps import cold_starts
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters, present, read
@@ -150,6 +153,39 @@ class ComparisonList(Record):
         )
         headers = ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when")
         return (Table(headers, rows, "measured in turns"),)
+
+
+@dataclass(frozen=True)
+class ColdStartList(Record):
+    """The answer of `results cold`, newest first."""
+
+    cold_starts: tuple[StoredColdStart, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each cold start, with the medians of its figures."""
+        headers = ("model", "recipe", "device", "runtime", *cold_starts.LABELS.values())
+        return (
+            Table(
+                (*headers, "processes", "when"),
+                tuple(map(_cold_cells, self.cold_starts)),
+                "fresh processes, files in the system's cache",
+                optional=("when", "processes", *list(cold_starts.LABELS.values())[:3]),
+            ),
+        )
+
+
+def _cold_cells(stored: StoredColdStart) -> tuple[str, ...]:
+    cold = stored.cold_start
+    medians = {figure.name: cold_starts.shown(figure)[0] for figure in cold.figures}
+    return (
+        units.one_line(stored.model or cold.artifact_sha256[:12]),
+        units.one_line(f"{stored.recipe}.{stored.format}"),
+        units.one_line(cold.target.device),
+        units.one_line(f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}"),
+        *(medians.get(name, "–") for name in cold_starts.LABELS),
+        str(cold.processes),
+        stored.made_at[:16],
+    )
 
 
 @dataclass(frozen=True)
@@ -271,6 +307,22 @@ def results_compared() -> ComparisonList:
     """
     with present() as database:
         return ComparisonList(database.comparisons())
+
+
+def results_cold() -> ColdStartList:
+    """Lists the results of `cold_start`, newest first.
+
+    Example:
+        >>> [(c.model, c.cold_start.processes) for c in md.results_cold().cold_starts]
+
+    Returns:
+        The cold starts, with all their samples.
+
+    Raises:
+        UsageError: there is no store in this folder.
+    """
+    with present() as database:
+        return ColdStartList(database.cold_starts())
 
 
 def results_evaluated() -> EvaluationList:
@@ -399,7 +451,7 @@ def _figures(entries: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
     for one in entries:
         if isinstance(one.record, Artifact):
             artifacts[one.record.sha256] = one.record
-        elif not isinstance(one.record, Evaluation | Verdict | LatencyComparison):
+        elif not isinstance(one.record, Evaluation | Verdict | LatencyComparison | ColdStart):
             of = (one.record.artifact_sha256, one.record.kind, one.record.target)
             if of not in figures or figures[of][0] <= one.made_at:
                 # The last of two figures of the same moment counts.
