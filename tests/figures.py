@@ -10,6 +10,8 @@ from typing import Any
 from mobiledeploy.core import records
 from mobiledeploy.core.types import (
     Artifact,
+    ColdFigure,
+    ColdStart,
     Counted,
     DataRef,
     Estimated,
@@ -118,6 +120,15 @@ def by_layer(**instructions: int) -> tuple[LayerCount, ...]:
 def estimated(sha: str = SHA, ns: float = 5e6, **change: Any) -> Estimated:
     fit = Fit("s", "litert", 2024, "", {"fixed": 1.0}, 9, (), "points", 0.1, ())
     return dataclasses.replace(Estimated(sha, CARD, ns, (ns / 2, ns * 2), fit), **change)
+
+
+def cold_start(sha: str = SHA, **change: Any) -> ColdStart:
+    figures = tuple(
+        ColdFigure(name, (30, 10, 20, 60, 50, 40), 35.0, (10.0, 60.0))
+        for name in ("library_ns", "prepare_ns", "first_inference_ns", "peak_rss_bytes")
+    )
+    made = ColdStart(sha, HOST, "2", figures, 1000, None, {"cpu": "c"}, {})
+    return dataclasses.replace(made, **change)
 
 
 def evaluation(sha: str = SHA, top1: float = 0.5) -> Evaluation:
