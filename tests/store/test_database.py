@@ -341,21 +341,24 @@ def test_a_store_of_the_tenth_schema_gets_cold_starts(here: Path) -> None:
     )
     connection.commit()
     connection.close()
-    cold = cold_start()
+    first, second = cold_start(), cold_start(size_bytes=2000)
     with Store.open() as store:
         assert len(store.comparisons()) == 1
         assert store.cold_starts() == ()
         store.add_artifact(ARTIFACT)
-        store.add_cold_start(cold)
-        store.add_cold_start(cold)
+        store.add_cold_start(first)
+        store.add_cold_start(second)
         kept_ = store.cold_starts()
-        assert [(k.model, k.recipe, k.cold_start) for k in kept_] == [("net", "float32", cold)] * 2
-        # It is no figure of `results`.
+        assert [(k.model, k.recipe, k.cold_start) for k in kept_] == [
+            ("net", "float32", second),
+            ("net", "float32", first),
+        ]
+        # They are no figures of `results`.
         assert store.results() == ()
         lines = [line for line in store.dump() if "ColdStart" in line]
     with Store.open(here / "other.db") as other:
         assert [other.load([store_.read_stored(line, "it")]) for line in lines * 2] == [1, 1, 0, 0]
-        assert [k.cold_start for k in other.cold_starts()] == [cold] * 2
+        assert [k.cold_start for k in other.cold_starts()] == [second, first]
 
 
 @pytest.mark.parametrize(
