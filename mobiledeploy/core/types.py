@@ -625,8 +625,9 @@ class Verdict(Record):
     `metric` is the question: `accuracy` (loss of top-1 against the accepted model), `metric` (the
     same of another task's first metric, named in `subject`), `float` (against the accepted float
     model), `floor`, `flips` (answers that changed), `class` (one class, named in `subject`),
-    `golden` (outputs recorded when the artifact was made), `latency` and `instructions` (the ratio
-    of new to old, minus one; they need no images). `value`, `interval` and `margin` are of one
+    `golden` (outputs recorded when the artifact was made), `latency`, `instructions`, and
+    `first_answer` and `peak_memory` of a fresh process (the ratio of new to old, minus one; they
+    need no images). `value`, `interval` and `margin` are of one
     unit: fractions of the images, of a metric or of its bound, or quantization steps for `golden`.
     The interval is two one-sided 95 % bounds, None if there is none. `needed` is how many
     images would be enough for a decision if these are not. `line` is the verdict in words.
@@ -642,6 +643,8 @@ class Verdict(Record):
         "golden",
         "latency",
         "instructions",
+        "first_answer",
+        "peak_memory",
     ]
     subject: str
     outcome: Outcome
@@ -798,7 +801,7 @@ class Regression(Record):
     """One figure compared with that of a baseline set, both of one kind and one target.
 
     `path` names the subject of the comparison, for people; `verdicts` holds one verdict on the
-    ratio of new to old.
+    ratio of new to old, or two for a cold start.
     """
 
     path: str
