@@ -203,12 +203,8 @@ def parse(line: str) -> Event:
         event: Event = records.decode(kind, data, "event")
         if isinstance(event, Timed) and min(event.samples_ns, default=1) <= 0:
             raise ValueError("a run that took no time")
-        if (
-            isinstance(event, Loaded)
-            and min(
-                ns for ns in (event.library_ns, event.load_ns, event.prepare_ns) if ns is not None
-            )
-            < 0
+        if isinstance(event, Loaded) and not all(
+            ns is None or ns >= 0 for ns in (event.library_ns, event.load_ns, event.prepare_ns)
         ):
             raise ValueError("a step that took less than no time")
         if isinstance(event, Ready) and event.threads < 1:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mobiledeploy.analysis import cores, stats, validity
 from mobiledeploy.core import artifacts, protocol, units
 from mobiledeploy.core.display import Record, Table
-from mobiledeploy.core.errors import DeviceError
+from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import RUNNERS
 from mobiledeploy.core.ports import Process, Reporter, Session
 from mobiledeploy.core.recording import BenchRequest
@@ -104,9 +104,15 @@ class ColdTiming:
         """Starts the runner in one process after the other.
 
         Raises:
+            UsageError: the runner does not tell how a model is loaded.
             DeviceError: a runner died, hangs, or did not tell what it was asked.
         """
         target, driver = self.target, RUNNERS.load(self.target.runner)
+        # Runners of other packages may not have it.
+        if not hasattr(driver, "cold"):
+            raise UsageError(
+                f"the runner {target.runner} does not tell how a model is loaded", "--runner native"
+            )
         parts = driver.files(session.facts().get("machine", ""), target.runtime)
         files = {role: session.push(file) for role, file in parts.items()}
         starts: list[_Start] = []
@@ -177,12 +183,12 @@ class _Start:
 
 def _listen(process: Process, name: str) -> _Start:
     """The events of a process that ends by itself after one run."""
-    listener = protocol.Listener(name, timings.PATIENCE_S)
-    listener.listen(0, process)
     ready: protocol.Ready | None = None
     loaded: protocol.Loaded | None = None
     samples: list[int] = []
     try:
+        listener = protocol.Listener(name, timings.PATIENCE_S)
+        listener.listen(0, process)
         while not isinstance(event := listener.next()[1], protocol.Done):
             if isinstance(event, protocol.Ready):
                 ready = event

@@ -90,6 +90,10 @@ def test_a_runner_that_does_not_tell_its_steps_is_refused(
     phone.plant("garbage", "hello")
     with pytest.raises(DeviceError, match="which is not a line of its protocol"):
         cold_start([path], device="adb", runner="scripted", reporter=heard)
+    # A runner of another package, of before there were cold starts.
+    del scripted.cold
+    with pytest.raises(UsageError, match="scripted does not tell how a model is loaded"):
+        cold_start([path], device="adb", runner="scripted", reporter=heard)
     assert phone.files() == []
 
 
