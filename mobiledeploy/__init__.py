@@ -9,9 +9,10 @@ md.bench(done.path("int8_best"))
 ```
 
 There is a function for each command, with the command's options as keywords. An option or a
-subcommand with another result has its own function: `compare` is ``bench --compare``, `calibrate`
-is ``devices calibrate``, `update_baseline` is ``check --update-baseline``, `results_export` is
-``results export``. Functions return frozen records and raise a `DeployError`.
+subcommand with another result has its own function: `compare` is ``bench --compare``, `cold_start`
+is ``bench --cold``, `calibrate` is ``devices calibrate``, `update_baseline` is
+``check --update-baseline``, `results_export` is ``results export``. Functions return frozen records
+and raise a `DeployError`.
 
 Each name is imported on first use, so the version and the help stay quick.
 """
@@ -86,6 +87,8 @@ if TYPE_CHECKING:
         BudgetFile as BudgetFile,
         BudgetLink as BudgetLink,
         Check as Check,
+        ColdFigure as ColdFigure,
+        ColdStart as ColdStart,
         Counted as Counted,
         DataRef as DataRef,
         Detail as Detail,
@@ -124,6 +127,7 @@ if TYPE_CHECKING:
         ShrunkLayer as ShrunkLayer,
         Side as Side,
         Signature as Signature,
+        StoredColdStart as StoredColdStart,
         StoredComparison as StoredComparison,
         StoredEvaluation as StoredEvaluation,
         StoredVerdict as StoredVerdict,
@@ -142,6 +146,9 @@ if TYPE_CHECKING:
         Candidate as Candidate,
         ChoiceFigure as ChoiceFigure,
         LeftOut as LeftOut,
+    )
+    from mobiledeploy.steps.cold_starts import (
+        ColdStartResult as ColdStartResult,
     )
     from mobiledeploy.steps.diagnose import (
         QuantizationDiagnosis as QuantizationDiagnosis,
@@ -213,6 +220,9 @@ if TYPE_CHECKING:
         RankedCandidate as RankedCandidate,
         choose as choose,
     )
+    from mobiledeploy.verbs.cold_start import (
+        cold_start as cold_start,
+    )
     from mobiledeploy.verbs.compare import (
         compare as compare,
     )
@@ -254,12 +264,14 @@ if TYPE_CHECKING:
         report as report,
     )
     from mobiledeploy.verbs.results import (
+        ColdStartList as ColdStartList,
         ComparisonList as ComparisonList,
         EvaluationList as EvaluationList,
         RecordTransfer as RecordTransfer,
         RegressionReport as RegressionReport,
         ResultList as ResultList,
         results as results,
+        results_cold as results_cold,
         results_compared as results_compared,
         results_evaluated as results_evaluated,
         results_export as results_export,

@@ -10,6 +10,8 @@ from typing import Any
 from mobiledeploy.core import records
 from mobiledeploy.core.types import (
     Artifact,
+    ColdFigure,
+    ColdStart,
     Counted,
     DataRef,
     Estimated,
@@ -120,6 +122,19 @@ def estimated(sha: str = SHA, ns: float = 5e6, **change: Any) -> Estimated:
     return dataclasses.replace(Estimated(sha, CARD, ns, (ns / 2, ns * 2), fit), **change)
 
 
+def cold_start(sha: str = SHA, ns: int = 1000, peak: int = 5000, **change: Any) -> ColdStart:
+    """Ten processes, of a runtime that loads and prepares in one step."""
+
+    def figure(name: str, middle: int) -> ColdFigure:
+        samples = tuple(middle + (7 * i) % 10 - 5 for i in range(10))
+        return ColdFigure(name, samples, middle - 0.5, (middle - 4.0, middle + 3.0))
+
+    names = ("library_ns", "prepare_ns", "first_inference_ns", "first_answer_ns")
+    figures = (*(figure(name, ns) for name in names), figure("peak_rss_bytes", peak))
+    made = ColdStart(sha, HOST, "2", figures, 1000, None, {"cpu": "c"}, {})
+    return dataclasses.replace(made, **change)
+
+
 def evaluation(sha: str = SHA, top1: float = 0.5) -> Evaluation:
     return Evaluation(
         sha,
@@ -145,6 +160,8 @@ def keep(*kept: object) -> None:
                 store.add_artifact(one)
             elif isinstance(one, Evaluation):
                 store.add_evaluation(one)
+            elif isinstance(one, ColdStart):
+                store.add_cold_start(one)
             else:
                 assert isinstance(one, Measured | Counted | Estimated)
                 store.add_measurement(one)

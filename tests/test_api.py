@@ -43,7 +43,7 @@ OF_THEIR_OWN = {
         },
         "analyze_table": {"table"},
     },
-    "bench": {"compare": {"compare", "rounds"}},
+    "bench": {"cold_start": {"cold"}, "compare": {"compare", "rounds"}},
     "bundle": {
         "bundle_reproduce": {"reproduce", "data", "weights"},
         "bundle_verify": {"verify", "key"},
@@ -59,6 +59,7 @@ OF_THEIR_OWN = {
 CHOOSE = {
     "best",
     "clean",
+    "cold",
     "compare",
     "emulator",
     "quantization",
@@ -77,6 +78,7 @@ OF_THE_TERMINAL = {
 }
 SUBCOMMANDS = {
     "devices calibrate": "calibrate",
+    "results cold": "results_cold",
     "results compared": "results_compared",
     "results evaluated": "results_evaluated",
     "results export": "results_export",

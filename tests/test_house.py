@@ -151,7 +151,11 @@ def test_no_verb_prints():
 
 # What a command of the command line does is a verb of its own name; options that do something else
 # have verbs of theirs.
-OF_OPTIONS = {"calibrate": "devices calibrate", "compare": "bench --compare"}
+OF_OPTIONS = {
+    "calibrate": "devices calibrate",
+    "cold_start": "bench --cold",
+    "compare": "bench --compare",
+}
 
 
 def test_a_verb_is_a_command():

@@ -17,6 +17,7 @@ def answers(model: md.KerasModel, reporter: md.Reporter) -> None:
     assert_type(md.calibrate("board", csv="a.csv"), md.DeviceCalibration)
     assert_type(md.check("a.tflite", margin=0.5), md.Report)
     assert_type(md.compare("a.tflite", Path("b.tflite")), md.LatencyComparison)
+    assert_type(md.cold_start("a.tflite", device="adb"), md.ColdStartResult)
     assert_type(md.devices(), md.DeviceList)
     assert_type(md.diff("a.tflite", "b.tflite"), md.Difference)
     assert_type(md.diff_figures(1, "b.json"), md.FigureDifference)

@@ -32,6 +32,7 @@ COMMANDS = {
     "analyze --quantization": "QuantizationDiagnosis",
     "app": "WrittenApp",
     "bench": "BenchResult",
+    "bench --cold": "ColdStartResult",
     "bench --compare": "LatencyComparison",
     "bundle": "BundleResult",
     "bundle --reproduce": "BundleReproduction",
@@ -52,6 +53,7 @@ COMMANDS = {
     "models": "ModelListings",
     "report": "WrittenReport",
     "results": "ResultList",
+    "results cold": "ColdStartList",
     "results compared": "ComparisonList",
     "results evaluated": "EvaluationList",
     "results export": "RecordTransfer",
@@ -82,6 +84,7 @@ KEPT = (
     "Counted",
     "Estimated",
     "LatencyComparison",
+    "ColdStart",
     "Verdict",
 )
 
@@ -103,6 +106,9 @@ SUFFIXES = {
 UNITS = {
     "budget": FRACTION,
     "BudgetFile.cost": "instructions or bytes",
+    "ColdFigure.samples": "nanoseconds or bytes",
+    "ColdFigure.median": "nanoseconds or bytes",
+    "ColdFigure.interval": "nanoseconds or bytes",
     "level": FRACTION,
     "accepted_top1": FRACTION,
     "accuracy": FRACTION,

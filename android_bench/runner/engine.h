@@ -35,6 +35,8 @@ typedef struct {
   const char *delegate;  // what runs the model now
   int delegated_nodes;   // -1 where the library does not tell
   int total_nodes;
+  // With --cold, how long the steps of opening it took; -1 for one that is a part of the next.
+  int64_t library_ns, load_ns, prepare_ns;
   int input_count, output_count;
   Tensor inputs[MAX_ENDS], outputs[MAX_ENDS];
 } Opened;
@@ -53,6 +55,10 @@ extern const Engine litert, onnxruntime;
 
 // Whether instructions are counted: then nothing may differ from run to run (counted.c).
 extern bool counted;
+// Whether the steps of opening a model are timed: then nothing else is done before them.
+extern bool cold;
+// Nanoseconds since the last call; without --cold no clock is read, which a counter would see.
+int64_t lap_ns(void);
 // Tells a counter that this place was reached; nothing where none counts.
 void mark(long number);
 

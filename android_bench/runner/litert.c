@@ -131,6 +131,7 @@ static void open_here(const Request *request, Opened *opened) {
   const bool builtin = strcmp(delegate, "none") == 0;
   if (!builtin && strcmp(delegate, "xnnpack") != 0)
     refuse(USAGE, "there are xnnpack, none", "litert has no delegate '%s' here", delegate);
+  lap_ns();
   void *library = open_library(request->library);
 #define FIND(name, ...) *(void **)&name = find(library, "LiteRt" #name);
   FUNCTIONS(FIND)
@@ -139,7 +140,9 @@ static void open_here(const Request *request, Opened *opened) {
 
   Handle environment, model, options, signature;
   demand(CreateEnvironment(0, NULL, &environment), "start for");
+  opened->library_ns = lap_ns();
   demand(CreateModelFromFile(environment, request->model, &model), "load");
+  opened->load_ns = lap_ns();
   demand(CreateOptions(&options), "start for");
   demand(SetOptionsHardwareAccelerators(options, CPU), "start for");
   char text[64];
@@ -170,6 +173,8 @@ static void open_here(const Request *request, Opened *opened) {
     demand(GetCompiledModelOutputBufferRequirements(self.compiled, 0, i, &needs), "load");
     make_buffer(environment, &type, needs, &self.outputs[i], &opened->outputs[i]);
   }
+
+  opened->prepare_ns = lap_ns();
 
   Handle graph;
   demand(GetMainModelSubgraphIndex(model, &self.graph), "load");
@@ -242,8 +247,9 @@ static int delegated_nodes(const Request *plain) {
 
 static void open_model(const Request *request, Opened *opened) {
   const bool builtin = request->delegate && strcmp(request->delegate, "none") == 0;
-  // Not where instructions are counted: that would be a second program to count.
-  const int taken = builtin || counted ? -1 : apart(delegated_nodes, request);
+  // Not where instructions are counted: that would be a second program to count. With --cold it
+  // would warm the caches.
+  const int taken = builtin || counted || cold ? -1 : apart(delegated_nodes, request);
   open_here(request, opened);
   if (!builtin) opened->delegated_nodes = taken;
 }

@@ -23,6 +23,7 @@ enum { PROTOCOL = 2, BLOCK_NS = 100000000, NOISE_SEED = 20170417 };
 
 static const Engine *const engines[] = {&litert, &onnxruntime};
 FILE *events;  // standard output, which the engine's chatter cannot reach
+bool cold;
 
 static void say_text(const char *text) {
   fputc('"', events);
@@ -104,6 +105,14 @@ static int64_t now_ns(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+int64_t lap_ns(void) {
+  static int64_t last;
+  if (!cold) return 0;
+  const int64_t before = last;
+  last = now_ns();
+  return last - before;
+}
+
 static long peak_rss_bytes(void) {
   FILE *status = fopen("/proc/self/status", "r");
   char line[256];
@@ -169,6 +178,19 @@ static void say_ready(const Engine *engine, const Opened *opened, int threads,
   say_count("delegated_nodes", opened->delegated_nodes);
   say_count("total_nodes", opened->total_nodes);
   fprintf(events, ",\"threads\":%d,\"cpu\":\"%s\"", threads, cpu);
+  end_event();
+}
+
+static void say_step(const char *field, int64_t ns) {
+  if (ns < 0) fprintf(events, ",\"%s\":null", field);
+  else fprintf(events, ",\"%s\":%lld", field, (long long)ns);
+}
+
+static void say_loaded(const Opened *opened) {
+  begin_event("Loaded");
+  say_step("library_ns", opened->library_ns);
+  say_step("load_ns", opened->load_ns);
+  say_step("prepare_ns", opened->prepare_ns);
   end_event();
 }
 
@@ -309,6 +331,10 @@ int main(int argc, char **argv) {
       counted = true;
       continue;
     }
+    if (strcmp(option, "--cold") == 0) {
+      cold = true;
+      continue;
+    }
     if (i + 1 == argc) refuse(USAGE, "", "%s needs a value", option);
     const char *value = argv[++i];
     if (strcmp(option, "--model") == 0) request.model = value;
@@ -334,12 +360,14 @@ int main(int argc, char **argv) {
     refuse(USAGE, "leave --threads at 1", "instructions are counted of one thread");
   if (counted && max_runs < 0) refuse(USAGE, "", "--marks needs --max-runs");
 
-  if (counted && answers) refuse(USAGE, "", "--marks is for bench");
+  if ((counted || cold) && answers) refuse(USAGE, "", "--marks and --cold are for bench");
+  if (counted && cold) refuse(USAGE, "", "--cold is for times, and --marks for instructions");
 
   Opened opened = {0};
   engine->open(&request, &opened);
   if (!answers) load_inputs(engine, &opened, sample);
   say_ready(engine, &opened, request.threads, version);
+  if (cold) say_loaded(&opened);
   if (answers) {
     answer(engine, &opened);
   } else {

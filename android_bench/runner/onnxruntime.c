@@ -114,6 +114,7 @@ static void open_model(const Request *request, Opened *opened) {
     refuse(USAGE, "there is none", "onnxruntime has no delegate '%s'", request->delegate);
   // It reports what runs to its makers otherwise, from a thread and a database of its own.
   setenv("ORT_DISABLE_TELEMETRY", "1", 1);
+  lap_ns();
   void *library = open_library(request->library);
   const Base *(*get_base)(void);
   *(void **)&get_base = find(library, "OrtGetApiBase");
@@ -130,6 +131,7 @@ static void open_model(const Request *request, Opened *opened) {
 
   Handle environment, options, memory, allocator, type;
   demand(CreateEnv(WARNING, "runner", &environment), "start for");
+  opened->library_ns = lap_ns();
   demand(CreateSessionOptions(&options), "start for");
   demand(SetIntraOpNumThreads(options, request->threads), "start for");
   demand(SetInterOpNumThreads(options, 1), "start for");
@@ -158,6 +160,9 @@ static void open_model(const Request *request, Opened *opened) {
     opened->outputs[i].name = *name;
     self.outputs[i] = make_value(type, memory, &opened->outputs[i], &self.output_bytes[i]);
   }
+  // A session reads the file and prepares it in one call.
+  opened->load_ns = -1;
+  opened->prepare_ns = lap_ns();
   opened->version = base->version();
   opened->delegate = "none";
   opened->delegated_nodes = opened->total_nodes = -1;

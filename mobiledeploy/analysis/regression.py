@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mobiledeploy.analysis import stats
 from mobiledeploy.core.types import Counted, Estimated, Measured, Measurement, Outcome
 
@@ -26,11 +28,8 @@ def ratio(new: Measurement, old: Measurement) -> tuple[float, float, float]:
         ValueError: two kinds of figure, or an old one of zero.
     """
     if isinstance(new, Measured) and isinstance(old, Measured):
-        middle, low, high = stats.median_interval(new.samples_ns, _EACH)
-        before, least, most = stats.median_interval(old.samples_ns, _EACH)
-        if least > 0:
-            return middle / before, low / most, high / least
-    elif isinstance(new, Counted) and isinstance(old, Counted):
+        return ratio_of_medians(new.samples_ns, old.samples_ns)
+    if isinstance(new, Counted) and isinstance(old, Counted):
         if old.instructions > 0:
             return (new.instructions / old.instructions,) * 3
     elif isinstance(new, Estimated) and isinstance(old, Estimated):
@@ -39,6 +38,19 @@ def ratio(new: Measurement, old: Measurement) -> tuple[float, float, float]:
     else:
         raise ValueError(f"{new.kind} and {old.kind} figures are not compared")
     raise ValueError("the old figure is zero")
+
+
+def ratio_of_medians(new: Sequence[int], old: Sequence[int]) -> tuple[float, float, float]:
+    """(ratio, low, high) of the medians of two independent sets of samples, at 95 %.
+
+    Raises:
+        ValueError: too few samples, or old ones of zero.
+    """
+    middle, low, high = stats.median_interval(new, _EACH)
+    before, least, most = stats.median_interval(old, _EACH)
+    if least <= 0:
+        raise ValueError("the old figure is zero")
+    return middle / before, low / most, high / least
 
 
 def outcome(low: float, high: float, margin: float) -> Outcome:

@@ -54,7 +54,7 @@ def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[st
         fixed_runs: the number of runs was fixed, however wide their interval is.
     """
     m, before, after = measurement, measurement.facts_before, measurement.facts_after
-    reasons = [*_throttling(before, after), *_flags(before, after), *_changes(before, after)]
+    reasons = [*state_disturbances(before, after)]
     if change := _clock_change(before, after, sum(m.warmups_ns) + sum(m.samples_ns)):
         reasons.append(change)
     if slowed := _slowed(m.samples_ns):
@@ -63,6 +63,11 @@ def disturbances(measurement: Measured, *, fixed_runs: bool = False) -> tuple[st
     if not fixed_runs and width > RELATIVE_WIDTH:
         reasons.append(f"the median is known to ±{100 * width:.0f} % only")
     return tuple(reasons)
+
+
+def state_disturbances(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """What the facts alone tell of a disturbance, whatever ran between the two readings."""
+    return (*_throttling(before, after), *_flags(before, after), *_changes(before, after))
 
 
 def unused_delegate(measurement: Measured) -> str:

@@ -57,7 +57,14 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 @_settings.option(
     "--runs",
     type=click.IntRange(min=1),
-    help="Runs after the warm-up; default: until the median is known to 1 %, at most 5 s.",
+    help="Runs after the warm-up; default: until the median is known to 1 %, at most 5 s. With "
+    f"--cold fresh processes; default: {defaults.COLD_PROCESSES}.",
+)
+@_settings.option(
+    "--cold",
+    is_flag=True,
+    help="Start fresh processes, and tell the time until the first answer by its steps, peak "
+    "memory and size; not on emulated cores.",
 )
 @_settings.option(
     "--compare",
@@ -107,6 +114,7 @@ def command(
     delegate: str | None,
     threads: int | None,
     runs: int | None,
+    cold: bool,
     compare: bool,
     rounds: int | None,
     fixed_performance: bool,
@@ -124,8 +132,11 @@ def command(
     """
     from mobiledeploy.core.artifacts import without_records
     from mobiledeploy.verbs import bench as verb
+    from mobiledeploy.verbs import cold_start
     from mobiledeploy.verbs import compare as comparison
 
+    if compare and cold:
+        raise UsageError("--compare and --cold are two questions", "leave out one of them")
     if compare:
         paths = without_records(artifacts)
         if len(paths) != 2:
@@ -149,6 +160,24 @@ def command(
         return
     if rounds is not None:
         raise UsageError("--rounds is for --compare", "--runs N sets the number of runs")
+    if cold:
+        if record is not None:
+            raise UsageError("--record is for timings, not for --cold", "leave out one of them")
+        with _frame.Terminal(quiet, verbose) as terminal:
+            cold_starts = cold_start.cold_start(
+                artifacts,
+                device=device,
+                via=via,
+                runner=runner,
+                runtime=runtime,
+                delegate=delegate,
+                threads=threads or 1,
+                runs=defaults.COLD_PROCESSES if runs is None else runs,
+                reporter=terminal,
+            )
+        _frame.emit_json(cold_starts) if json else _frame.show(cold_starts)
+        _frame.failures(cold_starts.failed)
+        return
     with _frame.Terminal(quiet, verbose) as terminal:
         result = verb.bench(
             artifacts,

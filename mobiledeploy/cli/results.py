@@ -100,6 +100,16 @@ def compared(json: bool, quiet: bool, verbose: int) -> None:
     _show(list_, bool(list_.comparisons), "There are no comparisons in this folder.", json)
 
 
+@command.command("cold", epilog="Example:  mobiledeploy results cold --json")
+@_frame.common
+def cold(json: bool, quiet: bool, verbose: int) -> None:
+    """List the results of `bench --cold`, newest first."""
+    from mobiledeploy.verbs import results as verb
+
+    list_ = verb.results_cold()
+    _show(list_, bool(list_.cold_starts), "There are no cold starts in this folder.", json)
+
+
 @command.command("evaluated", epilog="Example:  mobiledeploy results evaluated --json")
 @_frame.common
 def evaluated(json: bool, quiet: bool, verbose: int) -> None:

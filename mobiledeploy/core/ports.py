@@ -419,13 +419,18 @@ class SourceFile(Protocol):
 
 
 class Engine(Protocol):
-    """A model loaded by a runtime, with its inputs and outputs in the file's order; batch of 1."""
+    """A model loaded by a runtime, with its inputs and outputs in the file's order; batch of 1.
+
+    `opening_ns` says how long it took to load the file and to prepare it for runs; the first is
+    None if the engine does both in one call.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     delegate: str
     delegated_nodes: int | None
     total_nodes: int | None
+    opening_ns: tuple[int | None, int]
 
     def load(self, tensors: Sequence[Array]) -> None:
         """Sets the raw inputs, each of the shape and dtype of its tensor; InputError for others."""
@@ -505,6 +510,15 @@ class Runner(Protocol):
 
         `sample` is a file on the device with the raw input; None for seeded noise. `files` are the
         paths on the device of the files of `files()`.
+        """
+        ...
+
+    def cold(
+        self, model: str, target: Target, sample: str | None, files: Mapping[str, str]
+    ) -> tuple[str, ...]:
+        """The argv that loads `model`, tells how long that took, and runs it once.
+
+        The arguments are those of `bench`. UsageError if this runner cannot tell.
         """
         ...
 

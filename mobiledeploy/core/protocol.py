@@ -80,6 +80,18 @@ class Ready:
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """How long the steps before the first run took, if the runner was asked with `--cold`.
+
+    They follow each other; None for a step that the engine does within the next one.
+    """
+
+    library_ns: int | None
+    load_ns: int | None
+    prepare_ns: int
+
+
+@dataclass(frozen=True)
 class Timed:
     """Some runs in the order of execution; none is left out."""
 
@@ -135,10 +147,10 @@ class Done:
 
 
 _FORMER_FIELDS = {"input": "inputs", "output": "outputs", "row": "rows"}
-Event = Ready | Timed | Counts | Answer | RawAnswer | Skipped | Fed | Done | Failure
+Event = Ready | Loaded | Timed | Counts | Answer | RawAnswer | Skipped | Fed | Done | Failure
 _EVENTS: dict[str, type[Event]] = {
     kind.__name__: kind
-    for kind in (Ready, Timed, Counts, Answer, RawAnswer, Skipped, Fed, Done, Failure)
+    for kind in (Ready, Loaded, Timed, Counts, Answer, RawAnswer, Skipped, Fed, Done, Failure)
 }
 
 
@@ -191,6 +203,10 @@ def parse(line: str) -> Event:
         event: Event = records.decode(kind, data, "event")
         if isinstance(event, Timed) and min(event.samples_ns, default=1) <= 0:
             raise ValueError("a run that took no time")
+        if isinstance(event, Loaded) and not all(
+            ns is None or ns >= 0 for ns in (event.library_ns, event.load_ns, event.prepare_ns)
+        ):
+            raise ValueError("a step that took less than no time")
         if isinstance(event, Ready) and event.threads < 1:
             raise ValueError("no thread")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InputError) as error:

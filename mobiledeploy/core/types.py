@@ -625,8 +625,9 @@ class Verdict(Record):
     `metric` is the question: `accuracy` (loss of top-1 against the accepted model), `metric` (the
     same of another task's first metric, named in `subject`), `float` (against the accepted float
     model), `floor`, `flips` (answers that changed), `class` (one class, named in `subject`),
-    `golden` (outputs recorded when the artifact was made), `latency` and `instructions` (the ratio
-    of new to old, minus one; they need no images). `value`, `interval` and `margin` are of one
+    `golden` (outputs recorded when the artifact was made), `latency`, `instructions`, and
+    `first_answer` and `peak_memory` of a fresh process (the ratio of new to old, minus one; they
+    need no images). `value`, `interval` and `margin` are of one
     unit: fractions of the images, of a metric or of its bound, or quantization steps for `golden`.
     The interval is two one-sided 95 % bounds, None if there is none. `needed` is how many
     images would be enough for a decision if these are not. `line` is the verdict in words.
@@ -642,6 +643,8 @@ class Verdict(Record):
         "golden",
         "latency",
         "instructions",
+        "first_answer",
+        "peak_memory",
     ]
     subject: str
     outcome: Outcome
@@ -798,7 +801,7 @@ class Regression(Record):
     """One figure compared with that of a baseline set, both of one kind and one target.
 
     `path` names the subject of the comparison, for people; `verdicts` holds one verdict on the
-    ratio of new to old.
+    ratio of new to old, or two for a cold start.
     """
 
     path: str
@@ -1067,6 +1070,59 @@ class Measured(Record):
     warnings: tuple[NamedWarning, ...] = ()
     golden_steps: float | None = None
     kind: Literal["measured"] = "measured"
+
+
+@dataclass(frozen=True)
+class ColdFigure(Record):
+    """One figure of a fresh process: its value in each process, in the order of the starts.
+
+    `name` ends in its unit (`load_ns`, `peak_rss_bytes`); `median` and its 95 % `interval` are of
+    `samples`.
+    """
+
+    name: str
+    samples: tuple[int, ...]
+    median: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ColdStart(Record):
+    """What a fresh process needs until its first answer, over several processes.
+
+    The steps follow each other; one that the engine does within the next step has no figure.
+    `library_ns`: opens the runtime's library (Python: imports its package) and starts it;
+    `load_ns`: reads the model file; `prepare_ns`: delegate, compilation, memory of the tensors;
+    `first_inference_ns`: the first run; `first_answer_ns`: the sum of these. `peak_rss_bytes` is
+    the largest resident memory of the whole process. `size_bytes` is the model file,
+    `library_bytes` the runtime's library (None for the Python runner).
+    """
+
+    artifact_sha256: str
+    target: Target
+    runtime_version: str
+    figures: tuple[ColdFigure, ...]
+    size_bytes: int
+    library_bytes: int | None
+    facts_before: Mapping[str, str]
+    facts_after: Mapping[str, str]
+    warnings: tuple[NamedWarning, ...] = ()
+
+    @property
+    def processes(self) -> int:
+        """The number of processes, equal for all figures."""
+        return len(self.figures[0].samples)
+
+
+@dataclass(frozen=True)
+class StoredColdStart(Record):
+    """A cold start of the store, with the names of its artifact."""
+
+    made_at: str
+    model: str
+    recipe: str
+    format: str
+    cold_start: ColdStart
 
 
 @dataclass(frozen=True)

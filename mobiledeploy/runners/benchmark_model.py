@@ -77,6 +77,13 @@ def bench(
     )
 
 
+def cold(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
+    """UsageError: it prints means of many starts."""
+    raise UsageError("benchmark_model does not tell how a model is loaded", "--runner native")
+
+
 def predict(model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
     """UsageError: it can only time."""
     raise UsageError("benchmark_model cannot evaluate", "--runner native")

@@ -63,6 +63,13 @@ def bench(
     return argv if sample is None else (*argv, "--sample", sample)
 
 
+def cold(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The argv that loads `model`, tells how long that took, and runs it once."""
+    return (*bench(model, target, sample, files), "--cold", "--max-runs", "1")
+
+
 def _argv(what: str, model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
     argv: tuple[str, ...] = (
         files["runner"],

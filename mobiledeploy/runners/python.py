@@ -31,6 +31,7 @@ from mobiledeploy.core.protocol import (
     Event,
     Fed,
     Feed,
+    Loaded,
     Ready,
     Skipped,
     Timed,
@@ -67,6 +68,13 @@ def bench(
 ) -> tuple[str, ...]:
     """The argv that times `model` until its standard input closes."""
     return (*_argv("bench", model, target), *(() if sample is None else ("--sample", sample)))
+
+
+def cold(
+    model: str, target: Target, sample: str | None, files: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The argv that loads `model`, tells how long that took, and runs it once."""
+    return (*bench(model, target, sample, files), "--cold", "--max-runs", "1")
 
 
 def predict(model: str, target: Target, files: Mapping[str, str]) -> tuple[str, ...]:
@@ -125,11 +133,13 @@ class _Speaker:
         self._stream.flush()
 
 
-def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready]:
+def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready, Loaded]:
     runtime = plugins.RUNTIMES.load(arguments.runtime)
     delegate = arguments.delegate or runtime.DELEGATES[0]
+    start = time.perf_counter_ns()
     engine = runtime.open(Path(arguments.model), threads=arguments.threads, delegate=delegate)
-    return engine, Ready(
+    loaded = _loaded(engine, time.perf_counter_ns() - start)
+    ready = Ready(
         protocol=PROTOCOL,
         runtime=arguments.runtime,
         version=runtime.version(),
@@ -141,12 +151,25 @@ def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready]:
         threads=arguments.threads,
         cpu=platform.machine(),
     )
+    return engine, ready, loaded
+
+
+def _loaded(engine: Engine, opened_ns: int) -> Loaded:
+    """The steps of `opened_ns`: what the engine does not tell is the import of its package."""
+    # Engines of other packages may not tell.
+    opening: tuple[int | None, int] | None = getattr(engine, "opening_ns", None)
+    if opening is None:
+        return Loaded(None, None, opened_ns)
+    load_ns, prepare_ns = opening
+    return Loaded(max(0, opened_ns - (load_ns or 0) - prepare_ns), load_ns, prepare_ns)
 
 
 def _bench(arguments: argparse.Namespace, speaker: _Speaker) -> None:
-    engine, ready = _open(arguments)
+    engine, ready, loaded = _open(arguments)
     engine.load(_sample(arguments.sample, engine.inputs))
     speaker.say(ready)
+    if arguments.cold:
+        speaker.say(loaded)
     speaker.flush()
     stop = threading.Event()
     threading.Thread(target=_wait_for_end, args=(stop,), daemon=True).start()
@@ -213,7 +236,7 @@ def _noise(generator: np.random.Generator, tensor: Tensor) -> Array:
 
 def _predict(arguments: argparse.Namespace, speaker: _Speaker) -> None:
     work = records.loads(Work, sys.stdin.readline(), "the work")
-    engine, ready = _open(arguments)
+    engine, ready, _ = _open(arguments)
     _samples.need_same(arguments.model, work.inputs, engine.inputs)
     _samples.need_same(arguments.model, work.outputs, engine.outputs)
     samples = _samples.opened(work)
@@ -279,6 +302,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--delegate", help="default: the runtime's first")
     parser.add_argument("--sample", help="bench: the raw input; default: seeded noise")
+    parser.add_argument("--cold", action="store_true", help="bench: tell the times of loading")
     parser.add_argument("--max-runs", type=int, default=-1, help="bench: end after so many")
     arguments = parser.parse_args(argv)
     if arguments.what != "layers" and arguments.model is None:

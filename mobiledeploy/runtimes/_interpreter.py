@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ class InterpreterEngine:
 
     delegated_nodes: int | None
     total_nodes: int | None
+    opening_ns: tuple[int | None, int]
 
     def __init__(
         self, library: Any, runtime: str, path: Path, *, threads: int, delegate: str
@@ -40,10 +42,14 @@ class InterpreterEngine:
             resolver = resolvers.AUTO
         try:
             with _without_info_lines():
+                start = time.perf_counter_ns()
                 self._interpreter = library.Interpreter(
                     str(path), num_threads=threads, experimental_op_resolver_type=resolver
                 )
+                loaded = time.perf_counter_ns()
+                # XNNPACK takes its operators here, and packs their weights.
                 self._interpreter.allocate_tensors()
+                self.opening_ns = (loaded - start, time.perf_counter_ns() - loaded)
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{runtime} cannot load {path.name}: {first_line(error)}") from error
         self._runtime, self._name = runtime, path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,10 @@ class SessionEngine:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._name = path.name
+        start = time.perf_counter_ns()
         self._session = _session(path, threads)
+        # A session reads the file and prepares it in one call.
+        self.opening_ns: tuple[int | None, int] = (None, time.perf_counter_ns() - start)
         self.inputs = tuple(self._tensor(v, "input") for v in self._session.get_inputs())
         self.outputs = tuple(self._tensor(v, "output") for v in self._session.get_outputs())
         self._binding = self._session.io_binding()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mobiledeploy.analysis.layer_counts import MULTIPLICATIONS
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Table
-from mobiledeploy.core.types import Counted, Estimated, Measured, Measurement
+from mobiledeploy.core.types import ColdStart, Counted, Estimated, Measured, Measurement
 
 # The table of one artifact shows so many operators, the heaviest.
 LAYERS = 12
@@ -41,7 +41,7 @@ def recorded_prefix(at: str) -> str:
     return f"recorded on {at[:10]}, " if at else ""
 
 
-def machine(timing: Measured) -> str:
+def machine(timing: Measured | ColdStart) -> str:
     """The machine of a timing, for people."""
     facts = timing.facts_before
     if "model" not in facts:

@@ -8,6 +8,8 @@ RUNS = "runs"
 """The folder of trainings."""
 COMPARE_ROUNDS = 8
 """Rounds of A B B A of `bench --compare`."""
+COLD_PROCESSES = 10
+"""Fresh processes of `bench --cold`."""
 BASELINE = "mobiledeploy-baseline.json"
 UNLABELLED_FLIPS = 0.05
 """The share of answers that may change if there are no labels."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from mobiledeploy.core.errors import VoidError
 from mobiledeploy.core.ports import Reporter, Session
 from mobiledeploy.core.types import Measured
 from mobiledeploy.steps import resolve
+
+T = TypeVar("T")
 
 TRIES = 3
 """The most timings of one artifact."""
@@ -88,18 +90,39 @@ def valid(
     Raises:
         VoidError: no measurement was valid, or the delegate did not take the graph.
     """
-    start = session.facts()
-    for attempt in range(1, TRIES + 1):
-        measured = measure()
+
+    def reasons(measured: Measured) -> Sequence[str]:
         if reason := validity.unused_delegate(measured):
             raise VoidError(
                 f"void: {name}: {reason}",
                 "the figure would be another's: choose another --delegate, or none",
             )
-        reasons = validity.disturbances(measured, fixed_runs=fixed_runs)
-        if not reasons:
+        return validity.disturbances(measured, fixed_runs=fixed_runs)
+
+    return undisturbed(measure, reasons, session, name, reporter, sleep=sleep)
+
+
+def undisturbed(
+    measure: Callable[[], T],
+    reasons: Callable[[T], Sequence[str]],
+    session: Session,
+    name: str,
+    reporter: Reporter,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> T:
+    """The first of TRIES that no `reasons` speak against, with cool-downs between them.
+
+    Raises:
+        VoidError: there was a reason each time.
+    """
+    start = session.facts()
+    for attempt in range(1, TRIES + 1):
+        measured = measure()
+        against = reasons(measured)
+        if not against:
             return measured
-        text = "; ".join(reasons)
+        text = "; ".join(against)
         if attempt < TRIES:
             reporter.say(f"{name}: void, {text}; cooling down, then try {attempt + 1} of {TRIES}")
             _cool_down(session, start, sleep)

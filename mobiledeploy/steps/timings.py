@@ -27,6 +27,12 @@ LEAST_SECONDS = 0.5
 PATIENCE_S = 60.0
 # Above this share of one core, other programs affect the times.
 BUSY = 0.25
+BUSY_MACHINE = (
+    "busy-machine",
+    "other programs computed meanwhile",
+    "close them and measure again",
+)
+"""The name, message and advice of the warning for a busy machine."""
 
 
 @contextmanager
@@ -71,6 +77,21 @@ def target(
     return replace(
         plain, device=device, runner=runner, threads=threads, delegate=delegate or plain.delegate
     )
+
+
+def busy(before: Mapping[str, str], after: Mapping[str, str], own: float, wall: float) -> bool:
+    """Whether other programs computed meanwhile, by a machine's facts before and after.
+
+    `own` is the CPU time of the runner's threads at most, in seconds, in `wall` seconds.
+    """
+
+    def seconds_of(fact: str) -> float:
+        try:
+            return float(after[fact]) - float(before[fact])
+        except (KeyError, ValueError):
+            return 0.0
+
+    return max(seconds_of("busy_cpu_s") - own, seconds_of("stolen_cpu_s")) > BUSY * wall
 
 
 @dataclass
@@ -191,7 +212,8 @@ class Timing:
         steps = golden.timed_steps(self.artifact, ready, self._answer)
         self._warn_answer(steps, ready)
         self._warn_times(steady, ready)
-        self._warn_machine(before, after, wall * ready.threads, wall)
+        if busy(before, after, wall * ready.threads, wall):
+            self._warn(*BUSY_MACHINE)
         return Measured(
             artifact_sha256=self.artifact.sha256,
             target=Target(
@@ -244,24 +266,6 @@ class Timing:
                 f"{ready.runtime} {ready.version} left {ready.delegate} out: "
                 f"it took none of {ready.total_nodes} operators",
                 "this is the speed of the builtin kernels",
-            )
-
-    def _warn_machine(
-        self, before: Mapping[str, str], after: Mapping[str, str], own: float, wall: float
-    ) -> None:
-        """`own` is the CPU time of the runner's threads at most, in seconds, in `wall` seconds."""
-
-        def seconds_of(fact: str) -> float:
-            try:
-                return float(after[fact]) - float(before[fact])
-            except (KeyError, ValueError):
-                return 0.0
-
-        if max(seconds_of("busy_cpu_s") - own, seconds_of("stolen_cpu_s")) > BUSY * wall:
-            self._warn(
-                "busy-machine",
-                "other programs computed meanwhile",
-                "close them and measure again",
             )
 
     def _warn(self, name: str, message: str, advice: str) -> None:

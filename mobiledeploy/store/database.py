@@ -23,6 +23,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.package import project_folders
 from mobiledeploy.core.types import (
     Artifact,
+    ColdStart,
     Counted,
     DataRef,
     Estimated,
@@ -33,6 +34,7 @@ from mobiledeploy.core.types import (
     NamedWarning,
     Preprocessing,
     Result,
+    StoredColdStart,
     StoredComparison,
     StoredEvaluation,
     StoredVerdict,
@@ -43,7 +45,7 @@ from mobiledeploy.core.types import (
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Reporter
 
-SCHEMA = 10
+SCHEMA = 11
 WAIT_SECONDS = 30.0
 # The largest damaged store, in bytes, that is read as a whole for a copy.
 _MOST_COPIED = 512 << 20
@@ -175,6 +177,13 @@ _STEPS: dict[int, tuple[str, ...]] = {
         """UPDATE evaluation SET
             device = coalesce(json_extract(record, '$.target.device'), 'host')""",
     ),
+    # What fresh processes need until their first answer.
+    11: (
+        """CREATE TABLE cold_start (
+            id INTEGER PRIMARY KEY, made_at TEXT NOT NULL, artifact_sha256 TEXT NOT NULL,
+            device TEXT NOT NULL, runtime TEXT NOT NULL, record TEXT NOT NULL)""",
+        "CREATE INDEX cold_start_of ON cold_start (artifact_sha256, made_at)",
+    ),
 }
 # The filters of `results`.
 _TESTS = {
@@ -218,7 +227,16 @@ _NEWEST_FIGURES = (
 )
 _RECORDS: dict[str, Any] = {
     kind.__name__: kind
-    for kind in (Artifact, Evaluation, Measured, Counted, Estimated, Verdict, LatencyComparison)
+    for kind in (
+        Artifact,
+        Evaluation,
+        Measured,
+        Counted,
+        Estimated,
+        Verdict,
+        LatencyComparison,
+        ColdStart,
+    )
 }
 _KINDS: dict[str, type[Measurement]] = {
     "measured": Measured,
@@ -230,7 +248,7 @@ _FOLDER = ".mobiledeploy"
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 T = TypeVar("T")
 R = TypeVar("R")
-Record = Artifact | Evaluation | Measurement | Verdict | LatencyComparison
+Record = Artifact | Evaluation | Measurement | Verdict | LatencyComparison | ColdStart
 # In JSON text: what may be half of a surrogate pair.
 _HALF = re.compile(r"\\ud[c-f]", re.IGNORECASE)
 
@@ -488,6 +506,24 @@ class Store:
             for made_at, device, a, b, ratio, low, high, changed, rounds, old in rows
         )
 
+    def add_cold_start(self, cold: ColdStart) -> None:
+        """Stores a cold start with all its samples."""
+        with self._transaction() as connection:
+            _insert_cold_start(connection, cold, _now())
+
+    def cold_starts(self) -> tuple[StoredColdStart, ...]:
+        """Every cold start, newest first; those of other record fields are left out."""
+        starts = []
+        for made_at, model, recipe, format_, text in self._all(
+            "SELECT c.made_at, coalesce(name, ''), coalesce(recipe, ''), coalesce(format, ''), "
+            "c.record FROM cold_start c LEFT JOIN artifact a ON a.sha256 = c.artifact_sha256 "
+            "ORDER BY c.made_at DESC, c.id DESC"
+        ):
+            with suppress(InputError):
+                cold = records.loads(ColdStart, text, str(self._file))
+                starts.append(StoredColdStart(made_at, model, recipe, format_, cold))
+        return tuple(starts)
+
     def add_job(self, key: str, what: str, outcome: str, message: str = "") -> None:
         """Stores the outcome of a job of a sweep."""
         with self._transaction() as connection:
@@ -595,6 +631,7 @@ class Store:
                 ("measurement", "''", "recorded", ("artifact_sha256",), only),
                 ("verdict", "artifact_sha256 || ' ' || gate", "0", ("artifact_sha256",), []),
                 ("comparison", "''", "recorded", ("a_sha256", "b_sha256"), []),
+                ("cold_start", "''", "0", ("artifact_sha256",), []),
             ):
                 wanted = [*tests, *(f"{column} {ours}" for column in columns if chosen)]
                 order = "sha256" if table == "artifact" else "made_at, id"
@@ -804,6 +841,14 @@ def _insert_comparison(
     )
 
 
+def _insert_cold_start(connection: sqlite3.Connection, c: ColdStart, made_at: str) -> None:
+    c, text = _storable(c)
+    connection.execute(
+        "INSERT INTO cold_start VALUES (NULL, ?, ?, ?, ?, ?)",
+        (made_at, c.artifact_sha256, c.target.device, c.target.runtime, text),
+    )
+
+
 def _insert_verdict(
     connection: sqlite3.Connection, sha256: str, gate: str, v: Verdict, made_at: str
 ) -> None:
@@ -894,10 +939,21 @@ def _check(record: Record, where: str) -> None:
                 "rounds": 0 < 4 * record.rounds == len(record.blocks),
                 "ratio": record.ratio > 0 and _holds(record.interval, record.ratio),
             }
+        case ColdStart():
+            sound = {
+                "figures": bool(record.figures)
+                and all(
+                    len(figure.samples) == record.processes > 0
+                    and min(figure.samples) >= 0
+                    and _holds(figure.interval, figure.median)
+                    for figure in record.figures
+                ),
+                "size_bytes": record.size_bytes > 0,
+            }
         case Verdict():
             # `regress` has no value for what was not measured anew.
             sound = {"margin": record.margin >= 0, "images": record.images >= 0}
-    if isinstance(record, Evaluation | Measured | Counted | Estimated):
+    if isinstance(record, Evaluation | Measured | Counted | Estimated | ColdStart):
         sound["artifact_sha256"] = _is_sha256(record.artifact_sha256)
         sound["threads"] = record.target.threads > 0
     for field, holds in sound.items():
@@ -916,9 +972,12 @@ def _is_sha256(text: str) -> bool:
 
 def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None:
     record, at = stored.record, stored.made_at
-    table = {Artifact: "artifact", Evaluation: "evaluation", Verdict: "verdict"}.get(
-        type(record), "measurement"
-    )
+    table = {
+        Artifact: "artifact",
+        Evaluation: "evaluation",
+        Verdict: "verdict",
+        ColdStart: "cold_start",
+    }.get(type(record), "measurement")
     if isinstance(record, Artifact):
         query = "SELECT 1 FROM artifact WHERE sha256 = ?"
         if not connection.execute(query, (record.sha256,)).fetchone():
@@ -938,6 +997,8 @@ def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None
         _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at, stored.recorded)
+    elif isinstance(record, ColdStart):
+        _insert_cold_start(connection, record, at)
     else:
         _insert_measurement(connection, record, at, stored.recorded)
 

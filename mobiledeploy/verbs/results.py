@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from mobiledeploy.analysis import regression
 from mobiledeploy.core import metric_columns, records, units
@@ -16,10 +17,10 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
+    ColdStart,
     Counted,
     Estimated,
     Evaluation,
-    Kind,
     LatencyComparison,
     Measured,
     Measurement,
@@ -27,12 +28,14 @@ from mobiledeploy.core.types import (
     Outcome,
     Regression,
     Result,
+    StoredColdStart,
     StoredComparison,
     StoredEvaluation,
     Target,
     Verdict,
     gravest,
 )
+from mobiledeploy.steps import cold_starts
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters, present, read
@@ -41,6 +44,14 @@ from mobiledeploy.store.database import Store, StoredRecord
 
 MARGIN = 100 * regression.TIME_MARGIN
 """The default of the growth of a time that is allowed, in percent."""
+
+_Metric = Literal["latency", "instructions", "first_answer", "peak_memory"]
+_COLD = "cold start"
+# Of a cold start, the figures that are judged: what its user waits for, and what it takes.
+_COLD_FIGURES: dict[_Metric, str] = {
+    "first_answer": "first_answer_ns",
+    "peak_memory": "peak_rss_bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Figure(Record):
     """A figure, and when it was made, in the form of the store."""
 
     made_at: str
-    record: Measurement
+    record: Measurement | ColdStart
 
 
 @dataclass(frozen=True)
@@ -150,6 +161,39 @@ class ComparisonList(Record):
         )
         headers = ("B over A", "device", "ratio", "95 % interval", "", "rounds", "when")
         return (Table(headers, rows, "measured in turns"),)
+
+
+@dataclass(frozen=True)
+class ColdStartList(Record):
+    """The answer of `results cold`, newest first."""
+
+    cold_starts: tuple[StoredColdStart, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each cold start, with the medians of its figures."""
+        headers = ("model", "recipe", "device", "runtime", *cold_starts.LABELS.values())
+        return (
+            Table(
+                (*headers, "processes", "when"),
+                tuple(map(_cold_cells, self.cold_starts)),
+                "fresh processes, files in the system's cache",
+                optional=("when", "processes", *list(cold_starts.LABELS.values())[:3]),
+            ),
+        )
+
+
+def _cold_cells(stored: StoredColdStart) -> tuple[str, ...]:
+    cold = stored.cold_start
+    medians = {figure.name: cold_starts.shown(figure)[0] for figure in cold.figures}
+    return (
+        units.one_line(stored.model or cold.artifact_sha256[:12]),
+        units.one_line(f"{stored.recipe}.{stored.format}"),
+        units.one_line(cold.target.device),
+        units.one_line(f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}"),
+        *(medians.get(name, "–") for name in cold_starts.LABELS),
+        str(cold.processes),
+        stored.made_at[:16],
+    )
 
 
 @dataclass(frozen=True)
@@ -271,6 +315,22 @@ def results_compared() -> ComparisonList:
     """
     with present() as database:
         return ComparisonList(database.comparisons())
+
+
+def results_cold() -> ColdStartList:
+    """Lists the results of `cold_start`, newest first.
+
+    Example:
+        >>> [(c.model, c.cold_start.processes) for c in md.results_cold().cold_starts]
+
+    Returns:
+        The cold starts, with all their samples.
+
+    Raises:
+        UsageError: there is no store in this folder.
+    """
+    with present() as database:
+        return ColdStartList(database.cold_starts())
 
 
 def results_evaluated() -> EvaluationList:
@@ -395,12 +455,12 @@ def _figures(entries: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
     """The newest figure for each key."""
     artifacts: dict[str, Artifact] = {}
     # Only the newest of each, because all of them may be larger than memory.
-    figures: dict[tuple[str, Kind, Target], tuple[str, Measurement]] = {}
+    figures: dict[tuple[str, str, Target], tuple[str, Measurement | ColdStart]] = {}
     for one in entries:
         if isinstance(one.record, Artifact):
             artifacts[one.record.sha256] = one.record
         elif not isinstance(one.record, Evaluation | Verdict | LatencyComparison):
-            of = (one.record.artifact_sha256, one.record.kind, one.record.target)
+            of = (one.record.artifact_sha256, _kind(one.record), one.record.target)
             if of not in figures or figures[of][0] <= one.made_at:
                 # The last of two figures of the same moment counts.
                 figures.pop(of, None)
@@ -409,7 +469,7 @@ def _figures(entries: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
     for made_at, m in sorted(figures.values(), key=lambda pair: pair[0]):
         a = artifacts.get(m.artifact_sha256)
         if a is None:
-            key = FigureKey(m.artifact_sha256[:12], "", "", "", "", "", m.kind, m.target)
+            key = FigureKey(m.artifact_sha256[:12], "", "", "", "", "", _kind(m), m.target)
         else:
             weights = a.spec.weights
             key = FigureKey(
@@ -419,22 +479,43 @@ def _figures(entries: Iterator[StoredRecord]) -> dict[FigureKey, Figure]:
                 a.recipe.name,
                 a.format,
                 a.ends,
-                m.kind,
+                _kind(m),
                 m.target,
             )
         result[key] = Figure(made_at, m)
     return result
 
 
+def _kind(figure: Measurement | ColdStart) -> str:
+    return _COLD if isinstance(figure, ColdStart) else figure.kind
+
+
 def _compare(
-    key: FigureKey, here: Mapping[FigureKey, Figure], old_figure: Figure, margin: float
+    key: FigureKey, here: Mapping[FigureKey, Figure], old: Figure, margin: float
+) -> Regression:
+    """The regression of a figure, with a verdict for each of its metrics."""
+    metrics: tuple[_Metric, ...] = ("latency",)
+    if key.kind == _COLD:
+        metrics = tuple(_COLD_FIGURES)
+    elif key.kind == "counted":
+        metrics = ("instructions",)
+    one, *others = (_compare_metric(key, here, old, margin, metric) for metric in metrics)
+    return replace(one, verdicts=sum((other.verdicts for other in others), one.verdicts))
+
+
+def _compare_metric(
+    key: FigureKey,
+    here: Mapping[FigureKey, Figure],
+    old_figure: Figure,
+    margin: float,
+    metric: _Metric,
 ) -> Regression:
     newest, kind, t = here.get(key), key.kind, key.target
     new, old = None if newest is None else newest.record, old_figure.record
     where = f"{t.device}, {t.runtime}, {units.several(t.threads, 'thread')}"
+    where += ", fresh processes" * (kind == _COLD)
     path = f"{key.network} {key.recipe}.{units.format_name(key.format, key.io)} on {where}"
-    metric = "instructions" if kind == "counted" else "latency"
-    limit = margin if kind == "measured" else regression.EXACT_MARGIN
+    limit = margin if kind in ("measured", _COLD) else regression.EXACT_MARGIN
 
     def regression_of(
         outcome: Outcome, ratio: tuple[float, float, float] | None, line: str
@@ -443,7 +524,7 @@ def _compare(
         if ratio is not None:
             value, interval = ratio[0] - 1, (ratio[1] - 1, ratio[2] - 1)
         verdict = Verdict(
-            "instructions" if metric == "instructions" else "latency",
+            metric,
             "",
             outcome,
             value,
@@ -467,7 +548,7 @@ def _compare(
         line = f"not {kind} since the baseline ({old_figure.made_at[:16]}); bench it first"
         return regression_of("inconclusive", None, line)
     try:
-        ratio = regression.ratio(new, old)
+        ratio = _ratio(new, old, metric)
     except ValueError as error:
         return regression_of("inconclusive", None, str(error))
     difference = _incomparable(new, old)
@@ -481,15 +562,33 @@ def _compare(
     return regression_of(outcome, ratio, f"{_words(metric, ratio)}, margin {100 * limit:g} %")
 
 
+def _ratio(
+    new: Measurement | ColdStart, old: Measurement | ColdStart, metric: _Metric
+) -> tuple[float, float, float]:
+    """As `regression.ratio`, with its errors."""
+    if isinstance(new, ColdStart) and isinstance(old, ColdStart):
+        new_samples, old_samples = (
+            [f.samples for f in cold.figures if f.name == _COLD_FIGURES[metric]]
+            for cold in (new, old)
+        )
+        if not (new_samples and old_samples):
+            raise ValueError(f"one of the cold starts has no {_COLD_FIGURES[metric]}")
+        return regression.ratio_of_medians(new_samples[0], old_samples[0])
+    if isinstance(new, ColdStart) or isinstance(old, ColdStart):
+        raise ValueError("a cold start is compared with its own kind only")
+    return regression.ratio(new, old)
+
+
 def _words(metric: str, ratio: tuple[float, float, float]) -> str:
+    metric = metric.replace("_", " ")
     value, low, high = (100 * (x - 1) for x in ratio)
     exact = low == high
     return f"{metric} {value:+.2f} %" + ("" if exact else f" ({low:+.2f} to {high:+.2f} %)")
 
 
-def _incomparable(new: Measurement, old: Measurement) -> str:
+def _incomparable(new: Measurement | ColdStart, old: Measurement | ColdStart) -> str:
     """Why two figures of one kind and target cannot be compared, "" if they can."""
-    if isinstance(new, Measured) and isinstance(old, Measured):
+    if isinstance(new, Measured | ColdStart) and isinstance(old, Measured | ColdStart):
         cpus = new.facts_before.get("cpu"), old.facts_before.get("cpu")
         return "" if cpus[0] == cpus[1] else f"timed on {cpus[0]}, the baseline on {cpus[1]}"
     if isinstance(new, Counted) and isinstance(old, Counted) and new.versions != old.versions:
@@ -500,7 +599,7 @@ def _incomparable(new: Measurement, old: Measurement) -> str:
     return ""
 
 
-def _uncertain(new: Measurement, old: Measurement) -> str:
+def _uncertain(new: Measurement | ColdStart, old: Measurement | ColdStart) -> str:
     """Which of two figures has a warning that it is rough, and the warnings; "" for none."""
     sides = (("the new figure", new), ("the baseline's", old))
     warnings = {
@@ -512,7 +611,9 @@ def _uncertain(new: Measurement, old: Measurement) -> str:
     )
 
 
-def _warnings(path: str, new: Measurement, old: Measurement) -> tuple[NamedWarning, ...]:
+def _warnings(
+    path: str, new: Measurement | ColdStart, old: Measurement | ColdStart
+) -> tuple[NamedWarning, ...]:
     warnings = [NamedWarning(d.name, d.message, d.advice) for d in new.warnings]
     versions = [getattr(m, "runtime_version", "") for m in (old, new)]
     if versions[0] != versions[1]:

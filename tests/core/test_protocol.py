@@ -23,6 +23,7 @@ READY = protocol.Ready(
     "event",
     [
         READY,
+        protocol.Loaded(3, None, 0),
         protocol.Timed((1, 2)),
         protocol.Answer(3, "a/b.png", -1, ("AAAA", "")),
         protocol.Skipped(3, "a", "broken"),
@@ -56,6 +57,9 @@ def test_anything_else_is_the_devices_fault(text: str) -> None:
         '{"schema_version":1,"record":"Timed","samples_ns":[1,0]}',
         '{"schema_version":1,"record":"Timed","samples_ns":[18446744073709551616]}',
         protocol.line(READY).replace('"threads":1', '"threads":0'),
+        protocol.line(protocol.Loaded(None, None, -1)),
+        protocol.line(protocol.Loaded(3, -1, 0)),
+        protocol.line(protocol.Loaded(3, 1, 0)).replace("0}", "null}"),
         protocol.line(READY).replace("0.5", "1e999"),
     ],
 )

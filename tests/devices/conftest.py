@@ -274,6 +274,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         ),
         hear=lambda process, target: process,
     )
+    runner.cold = lambda *asked: (*runner.bench(*asked), "--cold", "--max-runs", "1")
     load = RUNNERS.load
     monkeypatch.setattr(RUNNERS, "load", lambda name: runner if name == "scripted" else load(name))
     return runner

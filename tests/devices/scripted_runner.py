@@ -4,7 +4,8 @@
 $PHONE/pace is JSON: nanoseconds of a run by the model's file name ("" for any other); "noise", its
 relative spread; "drift", by which fraction the phone slows down over "span" seconds of its own
 time; "delegated", nodes of 31. $PHONE/faults/garbage, killed: what is printed first, and dying in
-mid-run.
+mid-run. With --cold it runs once, one nanosecond longer at each start; $PHONE/faults/old: it knows
+nothing of loading.
 """
 
 import json
@@ -17,7 +18,8 @@ import time
 from pathlib import Path
 
 phone = Path(os.environ["PHONE"])
-given = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+arguments = [argument for argument in sys.argv[2:] if argument != "--cold"]
+given = dict(zip(arguments[::2], arguments[1::2], strict=True))
 pace = json.loads((phone / "pace").read_text())
 lived = phone / "lived"
 Path(given["--model"]).read_bytes()
@@ -56,6 +58,14 @@ say(
     threads=int(given["--threads"]),
     cpu="aarch64",
 )
+if "--cold" in sys.argv:
+    if not (phone / "faults" / "old").exists():
+        say("Loaded", library_ns=5_000_000, load_ns=None, prepare_ns=2_000_000)
+    starts = phone / "starts"
+    starts.write_text(f"{starts.read_text() if starts.exists() else ''}.")
+    say("Timed", samples_ns=[1_000_000 + len(starts.read_text())])
+    say("Done", peak_rss_bytes=12_000_000)
+    sys.exit()
 name = Path(given["--model"]).name
 per_run = pace.get(name, pace.get("", 2e6))
 seconds = now()

@@ -22,6 +22,7 @@ from mobiledeploy.devices import ssh as device
 from mobiledeploy.steps import phones
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.check import check, update_baseline
+from mobiledeploy.verbs.cold_start import cold_start
 from mobiledeploy.verbs.compare import compare
 from mobiledeploy.verbs.evaluate import evaluate
 from mobiledeploy.verbs.verify import verify
@@ -150,6 +151,15 @@ def test_two_files_are_compared_in_turns(board, scripted, path, unsigned, here, 
     assert abs(made.ratio - 1.2) < 0.02
     assert compare(path, other, device=f"replay:{file}") == made
     assert board.files() == []
+
+
+def test_a_board_starts_fresh_processes(board, emulator, path, here, heard) -> None:
+    (cold,) = cold_start([path], device=DEVICE, runs=6, reporter=heard).cold_starts
+    assert (cold.target.device, cold.target.runner) == (DEVICE, "native")
+    assert [len(figure.samples) for figure in cold.figures] == [6] * 6
+    assert all(min(figure.samples) > 0 for figure in cold.figures)
+    assert cold.library_bytes is not None
+    assert board.files() == board.commands() == []
 
 
 def test_a_board_predicts_as_the_host(board, emulator, path, here, heard) -> None:

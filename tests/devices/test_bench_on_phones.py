@@ -16,6 +16,7 @@ from mobiledeploy.steps import phones, resolve
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import bench
+from mobiledeploy.verbs.cold_start import cold_start
 from mobiledeploy.verbs.compare import compare
 
 
@@ -45,6 +46,55 @@ def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
     assert phone.files() == []
     bench([path], device="adb", runner="scripted", threads=2, runs=10, reporter=heard)
     assert phone.lines_of("masks")[-1] == "f0"
+
+
+def test_a_phone_starts_fresh_processes(phone, scripted, path, here, heard) -> None:
+    (cold,) = cold_start([path], device="pixel", runner="scripted", reporter=heard).cold_starts
+    assert cold.target.device == f"adb:{phone.serial}"
+    assert cold.facts_before["model"] == cold.facts_after["model"] == "Pixel 3"
+    samples = {figure.name: figure.samples for figure in cold.figures}
+    assert samples["first_inference_ns"] == tuple(range(1_000_001, 1_000_011))
+    assert samples["first_answer_ns"] == tuple(range(8_000_001, 8_000_011))
+    assert samples["library_ns"] == (5_000_000,) * 10
+    assert "load_ns" not in samples
+    assert set(phone.lines_of("masks")) == {"80"}
+    assert phone.lines_of("cmd") == []
+    assert phone.files() == []
+    with Store.open() as store:
+        assert [kept.cold_start for kept in store.cold_starts()] == [cold]
+
+
+def test_a_cold_start_is_void_like_a_timing(phone, scripted, path, here, heard) -> None:
+    charger(phone)
+    (cold,) = cold_start(
+        [path], device="adb", runner="scripted", runs=6, reporter=heard
+    ).cold_starts
+    assert cold.facts_before["charger"] == "none"
+    (again,) = [line for line in heard.said if "void" in line]
+    assert "the charger went USB -> none; cooling down, then try 2 of 3" in again
+    throttle(phone)
+    with pytest.raises(VoidError, match="int8_ptq.tflite in 3 tries: .*throttles"):
+        cold_start([path], device="adb", runner="scripted", runs=6, reporter=heard)
+    with Store.open() as store:
+        assert len(store.cold_starts()) == 1
+    assert phone.files() == []
+
+
+def test_a_runner_that_does_not_tell_its_steps_is_refused(
+    phone, scripted, path, here, heard
+) -> None:
+    phone.plant("old")
+    with pytest.raises(DeviceError, match="did not tell its times of loading"):
+        cold_start([path], device="adb", runner="scripted", reporter=heard)
+    phone.heal("old")
+    phone.plant("garbage", "hello")
+    with pytest.raises(DeviceError, match="which is not a line of its protocol"):
+        cold_start([path], device="adb", runner="scripted", reporter=heard)
+    # A runner of another package, of before there were cold starts.
+    del scripted.cold
+    with pytest.raises(UsageError, match="scripted does not tell how a model is loaded"):
+        cold_start([path], device="adb", runner="scripted", reporter=heard)
+    assert phone.files() == []
 
 
 def test_fixed_performance_is_used_if_it_helps(phone, scripted, path, here, heard):

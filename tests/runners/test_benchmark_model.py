@@ -155,5 +155,7 @@ def test_how_it_is_called(tmp_path, monkeypatch) -> None:
         benchmark_model.bench(
             "m", Target("adb:1", "b", "litert", 4, "nnapi"), None, {"program": "b"}
         )
+    with pytest.raises(UsageError, match="does not tell how a model is loaded"):
+        benchmark_model.cold("m", Target("adb", "benchmark_model", "litert", 1, ""), None, {})
     with pytest.raises(UsageError, match="cannot evaluate"):
         benchmark_model.predict("m", target, {})

@@ -97,6 +97,26 @@ def test_it_counts_delegated_operators(emulator, exported, recipe: str, delegate
     assert nodes == (engine.delegated_nodes, engine.total_nodes)
 
 
+def test_a_cold_start_tells_its_steps_and_loads_the_model_once(emulator, exported) -> None:
+    for key, has_load in ((("int8_ptq", "tflite"), True), (("float32", "onnx"), False)):
+        path = exported[key]
+        where = target(path)
+        files_ = native.files(platform.machine(), where.runtime)
+        argv_ = native.cold(str(path), where, None, {k: str(v) for k, v in files_.items()})
+        (ready, loaded, times, end), status = talk(*argv_)
+        assert status == 0
+        assert isinstance(ready, protocol.Ready)
+        # Counting them would load the model before.
+        assert ready.delegated_nodes is None
+        assert isinstance(loaded, protocol.Loaded)
+        assert loaded.library_ns
+        assert loaded.prepare_ns > 0
+        assert (loaded.load_ns is not None) == has_load
+        assert isinstance(times, protocol.Timed)
+        assert len(times.samples_ns) == 1
+        assert isinstance(end, protocol.Done)
+
+
 def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
     process = subprocess.run(
         argv(exported["int8_ptq", "tflite"]),
@@ -142,6 +162,8 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         ((*plain, "--threads", "0"), 2, "--threads 0 is no number from 1 to 64"),
         ((*plain, "--marks", "--threads", "2"), 2, "of one thread"),
         ((*plain, "--marks"), 2, "needs --max-runs"),
+        ((*plain, "--marks", "--max-runs", "1", "--cold"), 2, "--cold is for times"),
+        ((plain[0], "answer", *plain[2:], "--cold"), 2, "are for bench"),
         ((*plain, "--colour"), 2, "--colour needs a value"),
         ((*plain, "--colour", "red"), 2, "no option --colour"),
         ((plain[0], "predict"), 2, "can bench and answer only"),

@@ -17,11 +17,21 @@ from hypothesis import strategies as st
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import Preprocessing, Verdict
+from mobiledeploy.core.types import ColdFigure, Preprocessing, Verdict
 from mobiledeploy.store import database as store_
 from mobiledeploy.store.database import _STEPS, SCHEMA, Store, path
 from tests.conftest import REPOSITORY, Heard
-from tests.figures import HOST, SHA, artifact, counted, estimated, evaluation, integers, measured
+from tests.figures import (
+    HOST,
+    SHA,
+    artifact,
+    cold_start,
+    counted,
+    estimated,
+    evaluation,
+    integers,
+    measured,
+)
 
 MEASURED, COUNTED, ESTIMATED = measured(), counted(), estimated()
 EVALUATION, ARTIFACT = evaluation(), artifact()
@@ -323,6 +333,56 @@ def test_a_store_of_the_ninth_schema_gets_the_device_of_evaluations(here: Path) 
         ]
 
 
+def test_a_store_of_the_tenth_schema_gets_cold_starts(here: Path) -> None:
+    connection = of_schema(10)
+    connection.execute(
+        "INSERT INTO comparison VALUES (NULL, '2026-01-01', ?, ?, 'host', 1.0, 0.9, 1.1, '{}', 0)",
+        (SHA, SHA),
+    )
+    connection.commit()
+    connection.close()
+    first, second = cold_start(), cold_start(size_bytes=2000)
+    with Store.open() as store:
+        assert len(store.comparisons()) == 1
+        assert store.cold_starts() == ()
+        store.add_artifact(ARTIFACT)
+        store.add_cold_start(first)
+        store.add_cold_start(second)
+        kept_ = store.cold_starts()
+        assert [(k.model, k.recipe, k.cold_start) for k in kept_] == [
+            ("net", "float32", second),
+            ("net", "float32", first),
+        ]
+        # They are no figures of `results`.
+        assert store.results() == ()
+        lines = [line for line in store.dump() if "ColdStart" in line]
+    with Store.open(here / "other.db") as other:
+        assert [other.load([store_.read_stored(line, "it")]) for line in lines * 2] == [1, 1, 0, 0]
+        assert [k.cold_start for k in other.cold_starts()] == [second, first]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"figures": ()}, "figures"),
+        (
+            {"figures": (*cold_start().figures[:1], ColdFigure("load_ns", (1,), 1, (1, 1)))},
+            "figures",
+        ),
+        ({"figures": (ColdFigure("load_ns", (-1,), 1, (1, 1)),)}, "figures"),
+        ({"figures": (ColdFigure("load_ns", (1,), 3, (1, 2)),)}, "figures"),
+        ({"size_bytes": 0}, "size_bytes"),
+        ({"artifact_sha256": "a"}, "artifact_sha256"),
+        ({"target": dataclasses.replace(HOST, threads=0)}, "threads"),
+    ],
+)
+def test_a_cold_start_that_nobody_measured_is_refused(change, field: str) -> None:
+    kept_ = json.loads(records.line(cold_start(**change)))
+    line = json.dumps({"made_at": "2026-01-01T00:00:00+00:00", "of": "", "kept": kept_})
+    with pytest.raises(InputError, match=f"line 1: {field} is not valid"):
+        store_.read_stored(line, "line 1")
+
+
 def test_an_evaluation_with_another_preprocessing_is_not_the_artifacts_figure(here: Path) -> None:
     own = dataclasses.replace(EVALUATION, preprocessing=ARTIFACT.spec.preprocessing, top1=0.8)
     trial = dataclasses.replace(own, preprocessing=Preprocessing((0.0, 9.0)), top1=0.1)
@@ -519,7 +579,9 @@ def test_a_sound_store_is_never_called_damaged(here: Path) -> None:
 
 LINES = [
     json.dumps({"made_at": "2026-01-01T00:00:00+00:00", "of": "", "kept": json.loads(text)})
-    for text in map(records.line, (MEASURED, COUNTED, ESTIMATED, EVALUATION, ARTIFACT))
+    for text in map(
+        records.line, (MEASURED, COUNTED, ESTIMATED, EVALUATION, ARTIFACT, cold_start())
+    )
 ]
 ANY = (
     st.none()
@@ -558,6 +620,7 @@ def test_any_json_is_stored_or_refused_by_its_place(data: Any, line: str) -> Non
             store.results()
             store.unmeasured()
             store.artifacts()
+            store.cold_starts()
     assert messages.startswith("the line")
 
 

@@ -22,6 +22,7 @@ from tests.figures import (
     HOST,
     SHA,
     artifact,
+    cold_start,
     command,
     counted,
     estimated,
@@ -305,6 +306,13 @@ def test_a_time_that_is_none_is_refused(here: Path) -> None:
         (measured(), measured(ns=9000, facts_before={"cpu": "d"}), "inconclusive"),
         (estimated(), estimated(ns=5.1e6), "fail"),
         (estimated(), estimated(), "pass"),
+        (cold_start(), cold_start(), "pass"),
+        (cold_start(), cold_start(ns=1200), "fail"),
+        (cold_start(), cold_start(peak=9000), "fail"),
+        (cold_start(), cold_start(ns=500, peak=2000), "pass"),
+        (cold_start(), cold_start(ns=1048), "inconclusive"),
+        (cold_start(), cold_start(ns=1200, facts_before={"cpu": "d"}), "inconclusive"),
+        (cold_start(), cold_start(figures=cold_start().figures[:3]), "inconclusive"),
     ],
 )
 def test_regress(here: Path, old: object, new: object, outcome: str) -> None:
@@ -316,6 +324,21 @@ def test_regress(here: Path, old: object, new: object, outcome: str) -> None:
     assert result.outcome == outcome
     (one,) = result.regressions
     assert (one.accepted_sha256, one.artifact_sha256) == ("a" * 64, "b" * 64)
+
+
+def test_a_cold_start_is_judged_by_its_first_answer_and_its_memory(here: Path) -> None:
+    keep(artifact(), cold_start(), measured())
+    path = saved(here / "base.jsonl")
+    keep(artifact("b" * 64), cold_start("b" * 64, peak=9000), measured("b" * 64))
+    verdicts = [v for one in results.results_regress(path).regressions for v in one.verdicts]
+    assert {v.metric: v.outcome for v in verdicts} == {
+        "latency": "pass",
+        "first_answer": "pass",
+        "peak_memory": "fail",
+    }
+    (line,) = [v.line for v in verdicts if v.outcome == "fail"]
+    assert "1 thread, fresh processes: peak memory +80" in line
+    assert line.endswith("margin 5 %")
 
 
 def test_a_figure_that_is_missing_is_inconclusive(here: Path) -> None:
