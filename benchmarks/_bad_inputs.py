@@ -62,6 +62,7 @@ SOUND: dict[str, tuple[str, ...]] = {
     "sweep": SWEEP,
     "results": ("results",),
     "results compared": ("results", "compared"),
+    "results cold": ("results", "cold"),
     "results evaluated": ("results", "evaluated"),
     "results export": ("results", "export", "made.jsonl"),
     "results import": ("results", "import", "results.jsonl"),
