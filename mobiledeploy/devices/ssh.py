@@ -342,6 +342,8 @@ class Board(RemoteSession):
                 "install coreutils, busybox or openssl there",
             )
         if told[1] != digest:
+            # A connection that breaks cuts the file off a moment before it is seen to be lost.
+            _wait(lambda: not self._link.alive)
             raise self._damaged(path.name, digest, told[1], "look at its disk and memory")
 
     def _shell(self, script: str) -> ShellOutput:

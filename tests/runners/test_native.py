@@ -103,8 +103,13 @@ def test_a_cold_start_tells_its_steps_and_loads_the_model_once(emulator, exporte
         where = target(path)
         files_ = native.files(platform.machine(), where.runtime)
         argv_ = native.cold(str(path), where, None, {k: str(v) for k, v in files_.items()})
-        (ready, loaded, times, end), status = talk(*argv_)
-        assert status == 0
+        # Its input stays open, as that of a session does: its end would end it, at whatever step.
+        with subprocess.Popen(
+            argv_, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout
+            ready, loaded, times, end = map(protocol.parse, process.stdout.read().splitlines())
+        assert process.returncode == 0
         assert isinstance(ready, protocol.Ready)
         # Counting them would load the model before.
         assert ready.delegated_nodes is None
