@@ -341,22 +341,18 @@ def run(
 ) -> tuple[int, bytes, bytes]:
     """One command of this machine, to its end; raises `hangs` after `seconds`."""
     # A session of its own: a Ctrl-C is ours to answer, and our clean-up needs the way there.
-    with subprocess.Popen(
-        command,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    ) as process:
-        try:
-            out, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise hangs from None
-        except BaseException:
-            process.kill()
-            raise
-    return process.returncode, out, err
+    try:
+        done = subprocess.run(
+            command,
+            stdin=stdin,
+            capture_output=True,
+            timeout=seconds,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise hangs from None
+    return done.returncode, done.stdout, done.stderr
 
 
 def owner() -> str:

@@ -128,3 +128,9 @@ def _labels(labels: Labels) -> tuple[str, ...]:
     if len(names) < 2 or len(set(names)) < len(names):
         raise UsageError(f"--labels{where} must name at least two classes, each once, one a line")
     return names
+
+
+def need_threads(threads: int | None) -> None:
+    """UsageError for less than one thread; None is for a default."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads cannot work", "give 1 or more")

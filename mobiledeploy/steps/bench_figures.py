@@ -15,7 +15,7 @@ from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.recording import BenchRequest
 from mobiledeploy.core.types import Failed, Measurement
-from mobiledeploy.steps import bench_tables, count, estimate, phones, resolve
+from mobiledeploy.steps import arguments, bench_tables, count, estimate, phones, resolve
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, open_session
 from mobiledeploy.store.database import Store
@@ -58,8 +58,7 @@ def time_artifacts(
     reporter: Reporter = SILENT,
 ) -> dict[Path, Measurement]:
     """Does the work of `bench`; failures of single paths go to `failures` and are not raised."""
-    if threads < 1:
-        raise UsageError(f"{threads} threads cannot work", "give 1 or more")
+    arguments.need_threads(threads)
     need_runs(runs)
     place = resolve.resolve(device, via)
     if record is not None:

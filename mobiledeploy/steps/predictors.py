@@ -13,7 +13,7 @@ from mobiledeploy.core.errors import DeployError, DeviceError, InputError, Usage
 from mobiledeploy.core.plugins import DEVICES, RUNNERS, RUNTIMES
 from mobiledeploy.core.ports import SILENT, Reporter, Session
 from mobiledeploy.core.types import Artifact, Target
-from mobiledeploy.steps import instruction_sets, resolve, runtimes
+from mobiledeploy.steps import arguments, instruction_sets, resolve, runtimes
 from mobiledeploy.steps.runner_pool import RunnerPool
 
 HOST = "host"
@@ -73,8 +73,7 @@ class Predictor:
         reporter: Reporter = SILENT,
     ) -> None:
         options = options or PredictionOptions()
-        if options.threads is not None and options.threads < 1:
-            raise UsageError(f"{options.threads} threads cannot work", "give 1 or more")
+        arguments.need_threads(options.threads)
         self._place = _place(options.device)
         self._reporter = reporter
         self._record = options.record

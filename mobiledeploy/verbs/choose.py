@@ -235,8 +235,7 @@ def choose(
     budget = _budget(max_latency, min_top1, max_size, max_memory)
     if format not in WRITERS.names():
         raise UsageError(f"no format {format!r}", f"there are {', '.join(WRITERS.names())}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"{threads} threads cannot work", "give 1 or more")
+    arguments.need_threads(threads)
     wanted = CandidateFilter(
         arguments.several(arch), arguments.several(recipe), format, threads, runtime, delegate
     )

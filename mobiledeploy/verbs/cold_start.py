@@ -74,8 +74,7 @@ def cold_start(
         )
     if runs > MOST_PROCESSES:
         raise UsageError(f"{runs} processes are too many", f"give {MOST_PROCESSES} or fewer")
-    if threads < 1:
-        raise UsageError(f"{threads} threads cannot work", "give 1 or more")
+    arguments.need_threads(threads)
     paths = arguments.paths(artifacts) or last_export()
     place = resolve.resolve(device, via)
     _need_real(place)
