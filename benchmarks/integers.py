@@ -61,11 +61,12 @@ def main(models: tuple[Path, ...], only: str, images: int, res: int, step: str |
         os._exit(0)
     names = [str(path.resolve()) for path in models] or [n for n in networks() if only in n]
     rows = []
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
     for name in track(names, console=Console(stderr=True), description="networks"):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row(name, folder, images, res))
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps(rows, indent=1))
+        # What is there stays, also where the run is stopped: all networks take an hour or more.
+        RESULT.write_text(json.dumps(rows, indent=1))
     show(rows)
     worst = max((r["codes_differ"] / max(r["codes"], 1) for r in rows if "codes" in r), default=0)
     print(
