@@ -398,7 +398,7 @@ def is_latency(one: PointSeries) -> bool:
 
 def _counted_networks() -> list[PointSeries]:
     """The instructions of published networks on emulated cores, as further series of XNNPACK."""
-    workloads = {name: one.workload for name, one in network_counts.load().items()}
+    workloads = {name: one.work for name, one in network_counts.load().items()}
     return [
         PointSeries(
             f"{EMULATED}{core}",
