@@ -17,7 +17,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -124,7 +123,9 @@ def row(name: str, folder: str, images: int, res: int) -> dict[str, Any]:
 
 
 def measured(step: str, started: float, more: dict[str, Any]) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which a program inherits from the one that starts it.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
     return {f"{step}_seconds": time.process_time() - started, f"{step}_bytes": peak} | more
 
 
