@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core import records
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.steps.baseline import Baseline
+from mobiledeploy.verbs.bundle import bundle
+from mobiledeploy.verbs.check import update_baseline
 from tests.figures import of_another_file
 from tests.lite import Lite
 
@@ -90,6 +93,36 @@ def test_a_run_without_the_fixture_imports_next_to_nothing(pytester):
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+@pytest.fixture
+def release(exported, here):
+    """A bundle of an artifact with a baseline, and images for it."""
+    pytest.importorskip(
+        "cyclonedx", reason="cyclonedx-python-lib is not there (pip install 'mobiledeploy[bundle]')"
+    )
+    path = exported["int8_ptq", "tflite"]
+    photos = path.parent / "photos"
+    update_baseline(path, baseline="accepted.json", data=photos, reporter=SILENT)
+    bundle(path, out="release.zip", baseline="accepted.json", reporter=SILENT)
+    return here / "release.zip", photos
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"TFL3") + 40] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_changed_bundle_fails_by_name(release, pytester):
+    path, _ = release
+    spoil(path)
+    pytester.makepyfile(
+        f"def test_release(mobiledeploy_check):\n    mobiledeploy_check({str(path)!r})\n"
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["error: *release.zip: member artifacts/*.tflite was changed*"])
+
+
 # The step of the GitHub action
 
 
@@ -109,6 +142,7 @@ def action(here: Path, artifacts: str, **inputs: str) -> subprocess.CompletedPro
         | {
             "CHECK_ARTIFACTS": artifacts,
             "PATH": f"{bin_}:/usr/bin:/bin",
+            "PYTHONPATH": str(script.parent.parent),
             "GITHUB_OUTPUT": str(here / "output"),
             "GITHUB_STEP_SUMMARY": str(here / "summary.md"),
         },
@@ -159,6 +193,18 @@ def test_the_action_takes_files_of_other_tools(here):
     done = action(here, "model.tflite", **given, INPUT_RANGE="-1,1", MEAN="-0.5,0,0")
     assert done.returncode == 6, done.stderr
     assert "--task embedding --input-range -1,1 --mean -0.5,0,0 --update-baseline" in done.stderr
+
+
+def test_the_action_judges_a_bundle_by_the_baseline_in_it(release, here):
+    path, photos = release
+    done = action(here, "rel*.zip", DATA=str(photos))
+    assert done.returncode == 0, done.stderr
+    assert "[own-baseline]" in done.stderr
+    assert "| release.zip/artifacts/" in (here / "summary.md").read_text().replace("\\", "")
+    spoil(path)
+    done = action(here, "release.zip", DATA=str(photos))
+    assert done.returncode == 7
+    assert "::error title=mobiledeploy check::release.zip: member artifacts/" in done.stderr
 
 
 def test_an_input_of_the_action_cannot_run_anything(here):
