@@ -12,6 +12,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.ports import SILENT
+from mobiledeploy.core.types import Report
 from mobiledeploy.steps.baseline import Baseline
 from mobiledeploy.verbs.bundle import bundle
 from mobiledeploy.verbs.check import update_baseline
@@ -145,6 +146,7 @@ def action(here: Path, artifacts: str, **inputs: str) -> subprocess.CompletedPro
             "PYTHONPATH": str(script.parent.parent),
             "GITHUB_OUTPUT": str(here / "output"),
             "GITHUB_STEP_SUMMARY": str(here / "summary.md"),
+            "RUNNER_TEMP": str(here),
         },
     )
 
@@ -197,13 +199,17 @@ def test_the_action_takes_files_of_other_tools(here):
 
 def test_the_action_judges_a_bundle_by_the_baseline_in_it(release, here):
     path, photos = release
-    done = action(here, "rel*.zip", DATA=str(photos))
-    assert done.returncode == 0, done.stderr
+    done = action(here, "rel*.zip", DATA=str(photos), COMMENT="true")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    kept = here / "mobiledeploy-check" / "report.json"
+    (one,) = records.loads(Report, kept.read_text()).checks
+    assert one.path.startswith("release.zip/artifacts/")
     assert "[own-baseline]" in done.stderr
     assert "| release.zip/artifacts/" in (here / "summary.md").read_text().replace("\\", "")
     spoil(path)
-    done = action(here, "release.zip", DATA=str(photos))
+    done = action(here, "release.zip", DATA=str(photos), COMMENT="true")
     assert done.returncode == 7
+    assert kept.read_text() == ""
     assert "::error title=mobiledeploy check::release.zip: member artifacts/" in done.stderr
 
 
@@ -229,7 +235,7 @@ def test_every_input_of_the_action_reaches_its_script():
     script = (root / "tools" / "action.sh").read_text()
     inputs = told.partition("inputs:\n")[2].partition("outputs:\n")[0]
     names = [line[2:-1] for line in inputs.splitlines() if line[2:3].strip() and line.endswith(":")]
-    assert len(names) == 18
+    assert len(names) == 19
     for name in set(names) - {"install"}:
         variable = f"CHECK_{name.upper().replace('-', '_')}"
         assert f"{variable}: ${{{{ inputs.{name} }}}}" in told

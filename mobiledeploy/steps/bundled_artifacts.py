@@ -36,7 +36,7 @@ class UnpackedArtifacts:
     paths: tuple[Path, ...]
     bundles: Mapping[Path, BundleContents]
     reporter: Reporter
-    _names: _Names
+    _names: _BundleNames
 
     def named(self, record: T) -> T:
         """A record whose texts name each file by its bundle."""
@@ -57,7 +57,7 @@ def unpacked(
     """
     if not paths:
         raise UsageError("no artifact was named", "mobiledeploy check build/*/*.tflite")
-    names = _Names({})
+    names = _BundleNames({})
     files: list[Path] = []
     bundles: dict[Path, BundleContents] = {}
     with ExitStack() as stack:
@@ -107,7 +107,7 @@ def _need_known_images(path: Path, contents: BundleContents) -> None:
 
 
 @dataclass(frozen=True)
-class _Names:
+class _BundleNames:
     """The names of temporary folders for people; both end in a slash."""
 
     shown: dict[str, str]
@@ -134,7 +134,7 @@ class _NamingReporter:
     """A Reporter that names each file by its bundle."""
 
     reporter: Reporter
-    names: _Names
+    names: _BundleNames
 
     def progress(self, what: str, count: int, total: int) -> None:
         self.reporter.progress(self.names.in_text(what), count, total)
