@@ -8,7 +8,7 @@ length is limited, and so is the number of rows.
 from __future__ import annotations
 
 from mobiledeploy.core import units
-from mobiledeploy.core.types import Check, Failed, Report, gravest
+from mobiledeploy.core.types import Check, Failed, Report
 
 SUFFIX = ".md"
 MOST_ROWS = 40
@@ -56,8 +56,7 @@ def _unjudged(failed: Failed) -> str:
 
 def _reason(check: Check) -> str:
     """The first verdict that decided against the file, and the names of the warnings."""
-    outcome = gravest({verdict.outcome for verdict in check.verdicts})
-    deciding = [v.line for v in check.verdicts if v.outcome == outcome != "pass"]
+    deciding = [v.line for v in check.verdicts if v.outcome == check.outcome != "pass"]
     parts = [_code(line, _LINE) for line in deciding[:1]]
     if len(deciding) > 1:
         parts.append(f"{len(deciding) - 1} more")
@@ -71,4 +70,4 @@ def _code(text: str, most: int) -> str:
     shown = units.one_line(text[: 8 * most])
     shown = shown if len(shown) <= most else f"{shown[: most - 1]}…"
     shown = shown.replace("`", "'").replace("|", "¦")
-    return f"`{shown}`" if shown.strip() else "–"
+    return f"`{shown}`" if shown else "–"

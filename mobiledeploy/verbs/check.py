@@ -204,11 +204,8 @@ def check(
             for an artifact of a bundle, which does not hold them.
     """
     reporter = reporter or PythonReporter()
-    paths, source, given = (
-        arguments.paths(artifacts),
-        arguments.text(data),
-        arguments.path(baseline),
-    )
+    paths, source = arguments.paths(artifacts), arguments.text(data)
+    given = arguments.path(baseline)
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits = _limits(margin, float_margin, floor, max_flips)
     report_files = {"junit": arguments.path(junit), "markdown": arguments.path(markdown)}
@@ -342,16 +339,17 @@ def _accepted(
         if is_bundle(given):
             return given, bundled_artifacts.baseline_of(given), None
         return given, baselines.read(given, update), None
-    own = [path for path, contents in opened.bundles.items() if contents.accepted]
-    if DEFAULT.exists() or len(own) != 1:
-        return DEFAULT, baselines.read(DEFAULT, update), None
-    warning = NamedWarning(
-        "own-baseline",
-        f"there is no {DEFAULT}: {own[0]} is judged by the baseline in it, which is of the same "
-        "files: this shows that they answer as they did, not that they lost nothing",
-        "--baseline with the file, or the bundle, that you accepted before",
-    )
-    return own[0], Baseline(opened.bundles[own[0]].accepted), warning
+    for path, contents in opened.bundles.items():
+        holds_all = len(contents.bundled) == len(opened.paths)
+        if contents.accepted and holds_all and not DEFAULT.exists():
+            warning = NamedWarning(
+                "own-baseline",
+                f"there is no {DEFAULT}: {path} is judged by the baseline in it, which is of the "
+                "same files: this shows that they answer as they did, not that they lost nothing",
+                "--baseline with the file, or the bundle, that you accepted before",
+            )
+            return path, Baseline(contents.accepted), warning
+    return DEFAULT, baselines.read(DEFAULT, update), None
 
 
 def update_baseline(

@@ -714,12 +714,16 @@ def test_an_artifact_is_judged_by_the_baseline_of_a_bundle(judged, built):
     assert (one.path, one.outcome) == (str(built[0]), "pass")
 
 
-def test_without_any_baseline_the_command_for_one_is_told(judged, built):
+def test_without_any_baseline_the_command_for_one_is_told(judged, built, project):
     bundle(built[0], out="bare.zip", reporter=SILENT)
     with pytest.raises(MissingError, match=r"there is no baseline .*check bare.zip --baseline"):
         judged("bare.zip")
     with pytest.raises(InputError, match=r"bare\.zip holds no baseline"):
         judged("bare.zip", baseline="bare.zip")
+    # The baseline in a bundle says nothing of a file beside it.
+    bundle(built[0], out="one.zip", baseline=project / "accepted.json", reporter=SILENT)
+    with pytest.raises(MissingError, match="there is no baseline"):
+        judged("one.zip", built[1])
 
 
 def test_a_changed_bundle_is_refused_by_name_and_the_others_are_judged(judged, built, here):
