@@ -18,6 +18,7 @@ echo =thermal; dumpsys thermalservice 2>/dev/null
 echo =power; dumpsys power 2>/dev/null | grep -m 1 mWakefulness=
 echo =taskset; command -v taskset
 echo =pages; getconf PAGE_SIZE 2>/dev/null
+echo =free; df -k /data/local/tmp 2>/dev/null
 echo =end
 """
 
@@ -87,6 +88,8 @@ def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
     yield "taskset", "yes" if sections.get("taskset") else ""
     page = "".join(sections.get("pages", [])[:1])
     yield "page_bytes", page if page.isdecimal() else ""
+    free = _linux.free_bytes("\n".join(sections.get("free", [])))
+    yield "free_bytes", "" if free is None else str(free)
     yield from _linux.state(sections.get("files", []))
     yield from _battery(sections.get("battery", []))
     yield from _thermal(sections.get("thermal", []))
