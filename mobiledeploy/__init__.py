@@ -95,6 +95,7 @@ if TYPE_CHECKING:
         DeviceInfo as DeviceInfo,
         DrawnAnswer as DrawnAnswer,
         DrawnBox as DrawnBox,
+        EnergyFigure as EnergyFigure,
         Epoch as Epoch,
         Estimated as Estimated,
         Evaluation as Evaluation,

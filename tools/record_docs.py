@@ -101,6 +101,8 @@ SUFFIXES = {
     "made_at": "time, ISO 8601",
     "_at": "time, ISO 8601",
     "_ns": "nanoseconds",
+    "_w": "watts",
+    "_j": "joules",
     "_hz": "hertz",
     "_db": "decibels",
 }

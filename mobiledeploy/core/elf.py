@@ -84,7 +84,7 @@ def parse(stream: IO[bytes], name: str, *, libraries: bool = True) -> ElfFile | 
     if len(head) < 20 or head[:4] != b"\x7fELF":
         return None
     try:
-        layout = _Layout(head)
+        layout = _ElfNumbers(head)
         segments = layout.segments(stream, head)
         needed = _needed(stream, layout, segments) if libraries else ()
     except (struct.error, ValueError, OverflowError) as error:
@@ -95,7 +95,7 @@ def parse(stream: IO[bytes], name: str, *, libraries: bool = True) -> ElfFile | 
     return ElfFile(machine, min(pages, default=None), needed)
 
 
-class _Layout:
+class _ElfNumbers:
     """The sizes and the byte order of a file's numbers."""
 
     def __init__(self, head: bytes) -> None:
@@ -133,7 +133,7 @@ def _page_bytes(segment: ElfSegment) -> int:
 
 
 def _needed(
-    stream: IO[bytes], layout: _Layout, segments: tuple[ElfSegment, ...]
+    stream: IO[bytes], layout: _ElfNumbers, segments: tuple[ElfSegment, ...]
 ) -> tuple[str, ...]:
     dynamic = next((segment for segment in segments if segment.kind == _DYNAMIC), None)
     if dynamic is None:

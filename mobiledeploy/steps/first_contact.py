@@ -11,7 +11,7 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from mobiledeploy import __version__
-from mobiledeploy.core import elf, errors, native, protocol, records, units
+from mobiledeploy.core import elf, errors, native, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
@@ -33,7 +33,7 @@ StepState = Literal["ok", "warning", "failed", "skipped"]
 
 STEPS = (
     *("adb", "phone", "permission", "lease", "system", "abi", "storage", "runner"),
-    *("heat", "battery", "screen", "clocks"),
+    *("heat", "battery", "screen", "clocks", "energy"),
 )
 """The steps in their order. Without one of the first five, the others are skipped."""
 
@@ -73,6 +73,13 @@ _TOOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }
+_POWER_LINES = (
+    "=reading ",
+    "/sys/class/power_supply/",
+    "Charge counter: ",
+    "voltage: ",
+    "status: ",
+)
 _LONGEST_ANSWER = 200
 
 
@@ -168,9 +175,8 @@ class _Contact:
         sessions: list[Session] = []
 
         def lease() -> tuple[str, str]:
-            plugin = DEVICES.load("adb")
-            session = plugin.open("adb", exclusive=True, reporter=self._reporter)
-            sessions.append(stack.enter_context(session))
+            opened = DEVICES.load("adb").open("adb", exclusive=True, reporter=self._reporter)
+            sessions.append(stack.enter_context(opened))
             return "this computer has it", ""
 
         if not self._step("lease", lease):
@@ -185,6 +191,7 @@ class _Contact:
         self._step("battery", partial(_battery, self._facts))
         self._step("screen", partial(_screen, self._facts))
         self._step("clocks", partial(_clocks, self._facts))
+        self._step("energy", partial(self._energy, session))
 
     def _step(self, name: str, look: Callable[[], tuple[str, str]]) -> bool:
         """Takes a step: what is there, and advice if that is not as it should be."""
@@ -211,14 +218,28 @@ class _Contact:
     def _system(self, session: Session) -> tuple[str, str]:
         self._facts = facts = session.facts()
         for tool, (argv, begins) in _TOOLS.items():
-            process = session.run(argv)
-            lines = [line.strip()[:_LONGEST_ANSWER] for line in process.lines()]
-            process.wait()
-            self._answers[tool] = tuple(line for line in lines if line.startswith(begins))
+            self._answers[tool] = tuple(
+                line for line in _lines(session, argv) if line.startswith(begins)
+            )
         about = f"{facts.get('model', 'a phone')}, {facts.get('soc', 'unknown chip')}"
         if "android" not in facts:
             return f"{about}, no Android", "Linux behind adb: bench it, it is no phone"
         return f"{about}, Android {facts['android']}", ""
+
+    def _energy(self, session: Session) -> tuple[str, str]:
+        # Not at the top, as in `_runner`.
+        from mobiledeploy.analysis import energy as readings
+        from mobiledeploy.steps import energy
+
+        lines = _lines(session, energy.sampler(1, 0.0))
+        self._answers["energy"] = tuple(line for line in lines if line.startswith(_POWER_LINES))
+        for one in readings.readings(lines):
+            if reason := readings.reason_without(one):
+                return (
+                    reason,
+                    energy.UNPLUG if one.charging else "bench --energy has no answer there",
+                )
+        return "it tells its power: bench --energy", ""
 
     def _public(self, text: str) -> str:
         for word, other in self._private.items():
@@ -226,6 +247,17 @@ class _Contact:
         # Whose lease it is names a computer.
         text = re.sub(r"(leased to) \S+", r"\1 another computer", text)
         return text[: 10 * _LONGEST_ANSWER]
+
+
+def _lines(session: Session, argv: Sequence[str]) -> list[str]:
+    """What a command prints there."""
+    process = session.run(argv)
+    try:
+        lines = [line.strip()[:_LONGEST_ANSWER] for line in process.lines()]
+        process.wait()
+    finally:
+        process.kill()
+    return lines
 
 
 def _adb() -> tuple[str, str]:
@@ -299,6 +331,9 @@ def _storage(facts: Mapping[str, str]) -> tuple[str, str]:
 
 def _runner(session: Session, facts: Mapping[str, str]) -> tuple[str, str]:
     """Whether the runner starts there and opens its runtime; it has no model to run."""
+    # Not at the top: the other steps work without numpy.
+    from mobiledeploy.core import protocol
+
     driver = RUNNERS.load("native")
     runtime = driver.runtimes()[0]
     files = driver.files(facts.get("machine", ""), runtime)

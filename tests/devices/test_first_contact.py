@@ -54,15 +54,15 @@ def steps(heard) -> dict[str, ContactStep]:
 def test_a_ready_phone_is_ready(linux_phone, here, heard) -> None:
     contact_ = contact(heard)
     states = {step.name: step.state for step in contact_.steps}
-    # It is no Android, which is told; all else is as it should be.
-    assert {name for name, state in states.items() if state != "ok"} == {"system"}
+    # It is no Android and has no battery's files, which is told; all else is as it should be.
+    assert {name for name, state in states.items() if state != "ok"} == {"system", "energy"}
     assert contact_.exit_code == 0
     by_name = {step.name: step for step in contact_.steps}
     assert by_name["runner"].about == "it starts, and opens litert"
     assert by_name["heat"].about == "thermal status 0, CPU 43.0 °C"
     assert by_name["battery"].about == "87 %, 28.1 °C, charger USB"
     assert len(heard.said) == len(first_contact.STEPS)
-    assert heard.said[0].startswith("1 of 12, adb: ok: version ")
+    assert heard.said[0].startswith("1 of 13, adb: ok: version ")
     assert linux_phone.files() == []
     # Nothing is set on it.
     assert linux_phone.lines_of("cmd") == []
@@ -201,6 +201,18 @@ def test_what_a_phone_does_not_tell_is_told(linux_phone, here, heard) -> None:
     assert by_name["heat"].about == "no thermal status"
     assert by_name["battery"].about == "? %, ? °C, charger unknown"
     assert by_name["clocks"].about == "governor schedutil; it does not tell time_in_state"
+
+
+def test_what_a_phone_tells_of_its_power(linux_phone, here, heard) -> None:
+    linux_phone.battery(-210_000)
+    contact_ = contact(heard)
+    by_name = {step.name: step for step in contact_.steps}
+    assert by_name["energy"].about == "it tells its power: bench --energy"
+    assert "/sys/class/power_supply/battery/current_now:-210000" in contact_.answers["energy"]
+    linux_phone.battery(210_000, status="Charging")
+    step = steps(heard)["energy"]
+    assert "is being charged" in step.about
+    assert "adb tcpip 5555" in step.advice
 
 
 def test_a_phone_of_another_machine_has_no_runner(phone, here, heard) -> None:

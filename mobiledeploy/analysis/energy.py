@@ -1,0 +1,285 @@
+"""Energy of an inference, from what a machine tells of its own power without root.
+
+Readings are taken in turns, while the machine idles and while it runs inferences without pause:
+
+    joules = (power under load - power at idle) * time of a run
+
+Idle and load are read with the same program, so its own share cancels. The sources are the battery
+(https://docs.kernel.org/power/power_supply_class.html: current, voltage, charge counter) and the
+PMIC of a Raspberry Pi 5 (https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mobiledeploy.analysis import stats
+
+Source = Literal["pmic", "battery"]
+Method = Literal["rails", "power", "current", "charge counter"]
+
+UNIT_STEPS = 20
+"""A charge counter that fell by so many of its steps tells the unit of the current."""
+
+DISAGREEMENT = 0.25
+"""Current and charge counter may differ by this fraction."""
+
+LEAST_CURRENT_UA = 10_000
+"""No phone that is awake takes less; a smaller number is in another unit."""
+
+LEAST_COUNTER_STEPS = 5
+"""A charge counter must fall by so many of its steps in a block, if it is all that there is."""
+
+_CHARGED_STATES = ("Charging", "Full", "Not charging")
+_LONGEST_LINE = 300
+
+
+class PowerReading(NamedTuple):
+    """What the machine told at a moment of its own clock; None for what it did not tell.
+
+    `watts` are the sum of a PMIC's rails, or the power that a battery's gauge states. The current
+    is a battery's, positive, in the unit of its kernel driver, which should be microamperes.
+    """
+
+    seconds: float
+    source: Source | None
+    watts: float | None
+    current: float | None
+    volts: float | None
+    charge_uah: float | None
+    charging: bool
+
+
+@dataclass(frozen=True)
+class PowerBlocks:
+    """Mean power in watts of each block, of idle and of load, and how it was read."""
+
+    source: Source
+    method: Method
+    idle_w: tuple[float, ...]
+    load_w: tuple[float, ...]
+
+
+def readings(lines: Iterable[str]) -> tuple[PowerReading, ...]:
+    """The readings in the output of a sampler: a line `=reading SECONDS`, then what it read.
+
+    That are lines of `vcgencmd pmic_read_adc`, of `grep -H .` on files of a power supply, and of
+    Android's `dumpsys battery`. Other lines are left out.
+    """
+    return tuple(_reading(seconds, part) for seconds, part in _parts(lines))
+
+
+def reason_without(one: PowerReading) -> str:
+    """Why a machine that tells this has no energy to be measured; "" if it has."""
+    if one.source is None:
+        return "it tells neither the current nor the charge of a battery, and has no PMIC that does"
+    if one.charging:
+        return "its battery is being charged, so its current is not what the machine takes"
+    return ""
+
+
+def powers(
+    idle: Sequence[Sequence[PowerReading]],
+    load: Sequence[Sequence[PowerReading]],
+    settle_s: float,
+) -> PowerBlocks:
+    """The mean power of each block, without its first `settle_s` seconds.
+
+    ValueError with the reason if the readings do not tell it.
+    """
+    blocks = [_settled(block, settle_s) for block in (*idle, *load)]
+    every = [one for block in (*idle, *load) for one in block]
+    for one in every:
+        if reason := reason_without(one):
+            raise ValueError(reason)
+    source: Source = "pmic" if every[0].source == "pmic" else "battery"
+    method: Method
+    if all(one.watts is not None for one in every):
+        method = "rails" if source == "pmic" else "power"
+        watts = [float(np.mean([one.watts or 0.0 for one in block])) for block in blocks]
+    elif all(one.current is not None and one.volts is not None for one in every):
+        method, scale = "current", _amperes_per_unit(every)
+        watts = [
+            float(np.mean([scale * (one.current or 0) * (one.volts or 0) for one in block]))
+            for block in blocks
+        ]
+    else:
+        method, watts = "charge counter", [_by_counter(block) for block in blocks]
+    return PowerBlocks(source, method, tuple(watts[: len(idle)]), tuple(watts[len(idle) :]))
+
+
+def per_inference(blocks: PowerBlocks, run_ns: Sequence[float]) -> tuple[float, float, float]:
+    """(median, low, high) of the joules of an inference above idle, at 95 %.
+
+    `run_ns` is the mean time of a run in each block of load. ValueError if the interval does not
+    exclude 0.
+    """
+    joules = [
+        (load - idle) * ns / 1e9
+        for idle, load, ns in zip(blocks.idle_w, blocks.load_w, run_ns, strict=True)
+    ]
+    middle, low, high = stats.median_interval(joules)
+    if low <= 0:
+        raise ValueError(
+            f"the power under load ({_range(blocks.load_w)}) is not above that at idle "
+            f"({_range(blocks.idle_w)}) in each round"
+        )
+    return middle, low, high
+
+
+def _parts(lines: Iterable[str]) -> Iterator[tuple[float, list[str]]]:
+    part: list[str] | None = None
+    seconds = 0.0
+    for line in lines:
+        text = line.strip()[:_LONGEST_LINE]
+        match = re.fullmatch(r"=reading (\d{1,12}(?:\.\d{1,9})?)", text)
+        if match:
+            if part is not None:
+                yield seconds, part
+            seconds, part = float(match[1]), []
+        elif part is not None:
+            part.append(text)
+    if part is not None:
+        yield seconds, part
+
+
+def _reading(seconds: float, lines: Sequence[str]) -> PowerReading:
+    rails = _rails(lines)
+    if rails is not None:
+        return PowerReading(seconds, "pmic", rails, None, None, None, False)
+    battery = _supply(lines)
+    android = {
+        match[1]: match[2]
+        for line in lines
+        if (match := re.fullmatch(r"(Charge counter|voltage|status): (-?\d{1,12})", line))
+    }
+
+    def number(name: str) -> float | None:
+        text = battery.get(name, "")
+        return float(text) if re.fullmatch(r"-?\d{1,12}", text) else None
+
+    def size(name: str, unit: float) -> float | None:
+        # Drivers do not agree on the sign of what leaves a battery.
+        value = number(name)
+        return None if value is None else abs(value) * unit
+
+    watts = size("power_now", 1e-6)
+    current = size("current_now", 1.0)
+    volts = size("voltage_now", 1e-6)
+    if volts is None and "voltage" in android:
+        volts = int(android["voltage"]) / 1000
+    charge = number("charge_counter")
+    if charge is None:
+        charge = number("charge_now")
+    if charge is None and "Charge counter" in android:
+        charge = float(android["Charge counter"])
+    # android.os.BatteryManager: 2 is charging, 5 is full.
+    charging = battery.get("status") in _CHARGED_STATES or android.get("status") in ("2", "5")
+    told = watts is not None or (volts is not None and (current is not None or charge is not None))
+    return PowerReading(
+        seconds, "battery" if told else None, watts, current, volts, charge, charging
+    )
+
+
+def _rails(lines: Sequence[str]) -> float | None:
+    """The sum over a PMIC's rails; None without one. Rails without a current feed others."""
+    values = {
+        (match[1], match[2]): float(match[3])
+        for line in lines
+        if (
+            match := re.fullmatch(
+                r"(\w+)_([AV]) (?:current|volt)\(\d+\)=(\d{1,4}\.\d{1,9})[AV]", line
+            )
+        )
+    }
+    watts = [
+        value * values[name, "V"]
+        for (name, kind), value in values.items()
+        if kind == "A" and (name, "V") in values
+    ]
+    return math.fsum(watts) if watts else None
+
+
+def _supply(lines: Sequence[str]) -> dict[str, str]:
+    """The files of the battery in the output of grep; {} if there is none."""
+    supplies: dict[str, dict[str, str]] = {}
+    for line in lines:
+        match = re.fullmatch(r"/sys/class/power_supply/([\w.-]+)/(\w+):(.*)", line)
+        if match:
+            supplies.setdefault(match[1], {})[match[2]] = match[3].strip()
+    batteries = [
+        name
+        for name, files in sorted(supplies.items())
+        if files.get("type", "Battery") == "Battery"
+        and files.keys() & {"current_now", "power_now", "charge_counter", "charge_now"}
+    ]
+    # A phone may list its fuel gauge beside the battery that it is of.
+    name = "battery" if "battery" in batteries else next(iter(batteries), "")
+    return supplies.get(name, {})
+
+
+def _settled(block: Sequence[PowerReading], settle_s: float) -> Sequence[PowerReading]:
+    begin = block[0].seconds + settle_s if block else 0.0
+    settled = [one for one in block if one.seconds >= begin]
+    if len(settled) < 2:
+        raise ValueError("it told its power too seldom")
+    return settled
+
+
+def _amperes_per_unit(every: Sequence[PowerReading]) -> float:
+    """1e-6 for microamperes, 1e-3 for milliamperes; ValueError if neither fits the counter."""
+    ordered = sorted(every, key=lambda one: one.seconds)
+    currents = np.asarray([one.current for one in ordered], np.float64)
+    counted = _counted_uah(ordered)
+    if counted is None:
+        if np.mean(currents) < LEAST_CURRENT_UA:
+            raise ValueError(
+                f"its current of {np.mean(currents):.0f} microamperes cannot be right, and no "
+                "charge counter tells the unit"
+            )
+        return 1e-6
+    lengths = np.diff([one.seconds for one in ordered])
+    integral = float(np.sum((currents[1:] + currents[:-1]) / 2 * lengths)) / 3600
+    for unit in (1.0, 1000.0):
+        if abs(unit * integral / counted - 1) <= DISAGREEMENT:
+            return unit * 1e-6
+    raise ValueError(
+        f"its current and its charge counter disagree: {integral:.0f} and {counted:.0f} uAh"
+    )
+
+
+def _counted_uah(ordered: Sequence[PowerReading]) -> float | None:
+    """How far the charge counter fell in all; None if that is too little to be known."""
+    charges = [one.charge_uah for one in ordered if one.charge_uah is not None]
+    if len(charges) < len(ordered):
+        return None
+    steps = np.abs(np.diff(charges))
+    smallest = float(np.min(steps[steps > 0], initial=math.inf))
+    total = charges[0] - charges[-1]
+    return total if total >= UNIT_STEPS * smallest else None
+
+
+def _by_counter(block: Sequence[PowerReading]) -> float:
+    charges = [one.charge_uah for one in block]
+    volts = [one.volts for one in block]
+    if any(charge is None for charge in charges) or any(volt is None for volt in volts):
+        raise ValueError("it did not tell its charge in each reading")
+    values = np.asarray(charges, np.float64)
+    if np.count_nonzero(np.diff(values) < 0) < LEAST_COUNTER_STEPS:
+        raise ValueError("its charge counter is too coarse for blocks of this length")
+    # The first and last step of the counter bound whole steps.
+    moments = np.flatnonzero(np.diff(values) < 0) + 1
+    first, last = int(moments[0]), int(moments[-1])
+    coulombs = (values[first] - values[last]) * 3600e-6
+    seconds = block[last].seconds - block[first].seconds
+    return float(coulombs * np.mean(np.asarray(volts, np.float64)) / seconds)
+
+
+def _range(watts: Sequence[float]) -> str:
+    return f"{min(watts):.3g} to {max(watts):.3g} W"
