@@ -36,7 +36,10 @@ LEAST_CURRENT_UA = 10_000
 LEAST_COUNTER_STEPS = 5
 """A charge counter must fall by so many of its steps in a block, if it is all that there is."""
 
+# Also a battery that is full, or is not charged on purpose, is not what feeds the machine.
 _CHARGED_STATES = ("Charging", "Full", "Not charging")
+# android.os.BatteryManager has numbers for the same.
+_CHARGED_NUMBERS = ("2", "4", "5")
 _LONGEST_LINE = 300
 
 
@@ -179,8 +182,13 @@ def _reading(seconds: float, lines: Sequence[str]) -> PowerReading:
         charge = number("charge_now")
     if charge is None and "Charge counter" in android:
         charge = float(android["Charge counter"])
-    # android.os.BatteryManager: 2 is charging, 5 is full.
-    charging = battery.get("status") in _CHARGED_STATES or android.get("status") in ("2", "5")
+    # A weak charger feeds a machine whose battery is discharged nevertheless.
+    charging = (
+        battery.get("status") in _CHARGED_STATES
+        or android.get("status") in _CHARGED_NUMBERS
+        or any(line.endswith(" powered: true") for line in lines)
+        or any(files.get("online") == "1" for files in _supplies(lines, battery=False).values())
+    )
     told = watts is not None or (volts is not None and (current is not None or charge is not None))
     return PowerReading(
         seconds, "battery" if told else None, watts, current, volts, charge, charging
@@ -207,21 +215,29 @@ def _rails(lines: Sequence[str]) -> float | None:
 
 
 def _supply(lines: Sequence[str]) -> dict[str, str]:
-    """The files of the battery in the output of grep; {} if there is none."""
+    """The files of the battery; {} if there is none."""
+    batteries = {
+        name: files
+        for name, files in _supplies(lines, battery=True).items()
+        if files.keys() & {"current_now", "power_now", "charge_counter", "charge_now"}
+    }
+    # A phone may list its fuel gauge beside the battery that it is of.
+    name = "battery" if "battery" in batteries else min(batteries, default="")
+    return batteries.get(name, {})
+
+
+def _supplies(lines: Sequence[str], *, battery: bool) -> dict[str, dict[str, str]]:
+    """The files of batteries, or of all else that feeds the machine, in the output of grep."""
     supplies: dict[str, dict[str, str]] = {}
     for line in lines:
         match = re.fullmatch(r"/sys/class/power_supply/([\w.-]+)/(\w+):(.*)", line)
         if match:
             supplies.setdefault(match[1], {})[match[2]] = match[3].strip()
-    batteries = [
-        name
-        for name, files in sorted(supplies.items())
-        if files.get("type", "Battery") == "Battery"
-        and files.keys() & {"current_now", "power_now", "charge_counter", "charge_now"}
-    ]
-    # A phone may list its fuel gauge beside the battery that it is of.
-    name = "battery" if "battery" in batteries else next(iter(batteries), "")
-    return supplies.get(name, {})
+    return {
+        name: files
+        for name, files in supplies.items()
+        if (files.get("type", "Battery") == "Battery") is battery
+    }
 
 
 def _settled(block: Sequence[PowerReading], settle_s: float) -> Sequence[PowerReading]:

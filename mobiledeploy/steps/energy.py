@@ -29,19 +29,19 @@ PERIOD_SECONDS = {"battery": 1.0, "pmic": 0.2}
 _SUPPLY = " ".join(
     f"/sys/class/power_supply/*/{name}"
     for name in (
-        *("type", "status", "power_now", "current_now", "voltage_now"),
+        *("type", "online", "status", "power_now", "current_now", "voltage_now"),
         *("charge_counter", "charge_now"),
     )
 )
 # It holds no text of the user's, so nothing needs quoting. What a machine has not is silent.
 _SAMPLER = f"""
 i=0; while [ $i -lt "$1" ]; do i=$((i+1)); read -r up rest < /proc/uptime; echo "=reading $up"
-vcgencmd pmic_read_adc 2>/dev/null || /opt/vc/bin/vcgencmd pmic_read_adc 2>/dev/null || {{
+vcgencmd pmic_read_adc 2>/dev/null || /opt/vc/bin/vcgencmd pmic_read_adc 2>/dev/null
 grep -H . {_SUPPLY} 2>/dev/null
-dumpsys battery 2>/dev/null | grep -E "^ *(Charge counter|voltage|status): "; }}
+dumpsys battery 2>/dev/null | grep -E "^ *((Charge counter|voltage|status): |.* powered: true)"
 sleep "$2"; done
 """
-UNPLUG = (
+_UNPLUG = (
     "unplug it, and measure over Wi-Fi: adb tcpip 5555, adb connect ADDRESS, --device "
     "adb:ADDRESS:5555"
 )
@@ -68,13 +68,21 @@ def need_device(place: ResolvedDevice, runner: str) -> None:
 
 def need_source(session: Session) -> energy.Source:
     """What the machine tells its power by; DeviceError if it does not, with the reason."""
-    (*_, one) = _read(session, 1, 0.0) or [PowerReading(0.0, None, *(None,) * 4, False)]
-    if reason := energy.reason_without(one):
-        raise DeviceError(
-            f"no energy: {reason}", UNPLUG if one.charging else "measure another machine"
-        )
-    assert one.source is not None
-    return one.source
+    taken = _read(session, 1, 0.0)
+    if not taken:
+        raise DeviceError("no energy: its shell prints no reading", "measure another machine")
+    reason, advice = refusal(taken[0])
+    if taken[0].source is None or reason:
+        raise DeviceError(f"no energy: {reason}", advice)
+    return taken[0].source
+
+
+def refusal(one: PowerReading) -> tuple[str, str]:
+    """Why a machine that tells this has no energy to be measured, and advice; "" if it has."""
+    reason = energy.reason_without(one)
+    if not reason:
+        return "", ""
+    return reason, "measure another machine" if one.source is None else _UNPLUG
 
 
 def measure(session: Session, timing: timings.Timing) -> EnergyFigure:

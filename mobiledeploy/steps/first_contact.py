@@ -73,13 +73,13 @@ _TOOLS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ),
     ),
 }
-_POWER_LINES = (
-    "=reading ",
-    "/sys/class/power_supply/",
-    "Charge counter: ",
-    "voltage: ",
-    "status: ",
+# The battery of a mouse or headset has the address of that in its name, with colons.
+_POWER_LINE = re.compile(
+    r"=reading [\d.]+|/sys/class/power_supply/[\w-]{1,40}/\w+:[\w -]*"
+    r"|(Charge counter|voltage|status): -?\d+|\w+ powered: true"
 )
+# A shorter name is a part of other words.
+_SHORTEST_PRIVATE = 4
 _LONGEST_ANSWER = 200
 
 
@@ -232,18 +232,17 @@ class _Contact:
         from mobiledeploy.steps import energy
 
         lines = _lines(session, energy.sampler(1, 0.0))
-        self._answers["energy"] = tuple(line for line in lines if line.startswith(_POWER_LINES))
+        self._answers["energy"] = tuple(line for line in lines if _POWER_LINE.fullmatch(line))
         for one in readings.readings(lines):
-            if reason := readings.reason_without(one):
-                return (
-                    reason,
-                    energy.UNPLUG if one.charging else "bench --energy has no answer there",
-                )
+            reason, advice = energy.refusal(one)
+            if reason:
+                return reason, advice
         return "it tells its power: bench --energy", ""
 
     def _public(self, text: str) -> str:
         for word, other in self._private.items():
-            text = text.replace(word, other)
+            if len(word) >= _SHORTEST_PRIVATE:
+                text = text.replace(word, other)
         # Whose lease it is names a computer.
         text = re.sub(r"(leased to) \S+", r"\1 another computer", text)
         return text[: 10 * _LONGEST_ANSWER]

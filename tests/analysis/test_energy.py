@@ -89,6 +89,8 @@ def test_android_tells_the_charge_where_files_are_closed() -> None:
         ("=reading 1\nCharge counter: 9000\nvoltage: 3900\nstatus: 2\n", "is being charged"),
         (BATTERY.replace("Discharging", "Charging"), "is being charged"),
         (BATTERY.replace("Discharging", "Full"), "is being charged"),
+        (f"{BATTERY}/sys/class/power_supply/usb/online:1\n", "is being charged"),
+        (f"{BATTERY}AC powered: true\n", "is being charged"),
         (BATTERY.replace("-512000", "garbage").replace(":2431000", ":"), "neither the current"),
     ],
 )

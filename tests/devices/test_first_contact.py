@@ -71,12 +71,16 @@ def test_a_ready_phone_is_ready(linux_phone, here, heard) -> None:
 def test_the_record_holds_nothing_private(linux_phone, here, heard, monkeypatch) -> None:
     battery = linux_phone.root / "dumpsys-battery"
     battery.write_text(battery.read_text() + "  serial number: R58M999SECRET\n  voltage: 4100\n")
+    mouse = linux_phone.root / "sys/class/power_supply/hid-aa:bb:cc:dd:ee:ff-battery"
+    mouse.mkdir(parents=True)
+    (mouse / "type").write_text("Battery\n")
     contact_ = contact(heard)
     text = Path("contact.json").read_text()
     for private in (
         linux_phone.serial,
         "R58M999SECRET",
         "alice",
+        "aa:bb:cc",
         "Telecom",
         socket.gethostname(),
         str(Path.home()),
