@@ -5,23 +5,25 @@ Readings are taken in turns, while the machine idles and while it runs inference
     joules = (power under load - power at idle) * time of a run
 
 Idle and load are read with the same program, so its own share cancels. The sources are the battery
-(https://docs.kernel.org/power/power_supply_class.html: current, voltage, charge counter) and the
-PMIC of a Raspberry Pi 5 (https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd).
+(https://docs.kernel.org/power/power_supply_class.html: current, voltage, charge counter), the PMIC
+of a Raspberry Pi 5 (https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd), and the
+power rails of Pixels (`power_rails.py`).
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from mobiledeploy.analysis import stats
+from mobiledeploy.analysis import power_rails, stats
 
-Source = Literal["pmic", "battery"]
+Source = Literal["pmic", "rails", "battery"]
 Method = Literal["rails", "power", "current", "charge counter"]
 
 UNIT_STEPS = 20
@@ -33,6 +35,9 @@ DISAGREEMENT = 0.25
 LEAST_CURRENT_UA = 10_000
 """No phone that is awake takes less; a smaller number is in another unit."""
 
+TOLD = 0.9
+"""The share of readings that must have what is taken of all; the others are left out."""
+
 LEAST_COUNTER_STEPS = 5
 """A charge counter must fall by so many of its steps in a block, if it is all that there is."""
 
@@ -40,14 +45,15 @@ LEAST_COUNTER_STEPS = 5
 _CHARGED_STATES = ("Charging", "Full", "Not charging")
 # android.os.BatteryManager has numbers for the same.
 _CHARGED_NUMBERS = ("2", "4", "5")
+_CHARGED = "its battery is being charged, so its current is not what the machine takes"
 _LONGEST_LINE = 300
 
 
 class PowerReading(NamedTuple):
     """What the machine told at a moment of its own clock; None for what it did not tell.
 
-    `watts` are the sum of a PMIC's rails, or the power that a battery's gauge states. The current
-    is a battery's, positive, in the unit of its kernel driver, which should be microamperes.
+    `watts` are the sum of all rails, or the power that a battery's gauge states. The current is a
+    battery's, positive, in the unit of its kernel driver, which should be microamperes.
     """
 
     seconds: float
@@ -78,12 +84,34 @@ def readings(lines: Iterable[str]) -> tuple[PowerReading, ...]:
     return tuple(_reading(seconds, part) for seconds, part in _parts(lines))
 
 
+def rail_readings(trace: bytes) -> tuple[PowerReading, ...]:
+    """The power of all rails between two moments of a perfetto trace, at the second of them.
+
+    () if the trace has no rails, or is damaged.
+    """
+    try:
+        moments = power_rails.readings(trace)
+    except ValueError:
+        return ()
+    return tuple(
+        PowerReading(
+            second.seconds,
+            "rails",
+            (second.joules - first.joules) / (second.seconds - first.seconds),
+            *(None, None, None),
+            charging=False,
+        )
+        for first, second in pairwise(moments)
+        if second.seconds > first.seconds
+    )
+
+
 def reason_without(one: PowerReading) -> str:
     """Why a machine that tells this has no energy to be measured; "" if it has."""
     if one.source is None:
         return "it tells neither the current nor the charge of a battery, and has no PMIC that does"
     if one.charging:
-        return "its battery is being charged, so its current is not what the machine takes"
+        return _CHARGED
     return ""
 
 
@@ -96,25 +124,45 @@ def powers(
 
     ValueError with the reason if the readings do not tell it.
     """
-    blocks = [_settled(block, settle_s) for block in (*idle, *load)]
-    every = [one for block in (*idle, *load) for one in block]
-    for one in every:
-        if reason := reason_without(one):
-            raise ValueError(reason)
-    source: Source = "pmic" if every[0].source == "pmic" else "battery"
-    method: Method
-    if all(one.watts is not None for one in every):
-        method = "rails" if source == "pmic" else "power"
-        watts = [float(np.mean([one.watts or 0.0 for one in block])) for block in blocks]
-    elif all(one.current is not None and one.volts is not None for one in every):
-        method, scale = "current", _amperes_per_unit(every)
-        watts = [
-            float(np.mean([scale * (one.current or 0) * (one.volts or 0) for one in block]))
-            for block in blocks
-        ]
-    else:
-        method, watts = "charge counter", [_by_counter(block) for block in blocks]
+    taken = (*idle, *load)
+    every = [one for block in taken for one in block]
+    if any(one.charging for one in every):
+        raise ValueError(_CHARGED)
+    method, tells = _way(every)
+    source = next(one.source for one in every if one.source is not None)
+    told = [[one for one in block if tells(one)] for block in taken]
+    scale = (
+        _amperes_per_unit([one for block in told for one in block]) if method == "current" else 0
+    )
+    watts = [
+        _by_counter(block)
+        if method == "charge counter"
+        else float(np.mean([_watts(one, scale) for one in block]))
+        for block in (_settled(block, settle_s) for block in told)
+    ]
     return PowerBlocks(source, method, tuple(watts[: len(idle)]), tuple(watts[len(idle) :]))
+
+
+def _way(every: Sequence[PowerReading]) -> tuple[Method, Callable[[PowerReading], bool]]:
+    """What to take, the best that almost each reading has, and whether a reading has it.
+
+    A file of a gauge may fail to be read once in a while.
+    """
+    rails = any(one.source in ("pmic", "rails") for one in every)
+    # A reading that has what a way takes has a source, too.
+    ways: tuple[tuple[Method, Callable[[PowerReading], bool]], ...] = (
+        ("rails" if rails else "power", lambda one: one.watts is not None),
+        ("current", lambda one: None not in (one.current, one.volts)),
+        ("charge counter", lambda one: None not in (one.charge_uah, one.volts)),
+    )
+    for method, tells in ways:
+        if every and sum(map(tells, every)) >= TOLD * len(every):
+            return method, tells
+    raise ValueError("it told its power too seldom")
+
+
+def _watts(one: PowerReading, scale: float) -> float:
+    return one.watts if one.watts is not None else scale * (one.current or 0) * (one.volts or 0)
 
 
 def per_inference(blocks: PowerBlocks, run_ns: Sequence[float]) -> tuple[float, float, float]:
@@ -282,11 +330,8 @@ def _counted_uah(ordered: Sequence[PowerReading]) -> float | None:
 
 
 def _by_counter(block: Sequence[PowerReading]) -> float:
-    charges = [one.charge_uah for one in block]
+    values = np.asarray([one.charge_uah for one in block], np.float64)
     volts = [one.volts for one in block]
-    if any(charge is None for charge in charges) or any(volt is None for volt in volts):
-        raise ValueError("it did not tell its charge in each reading")
-    values = np.asarray(charges, np.float64)
     if np.count_nonzero(np.diff(values) < 0) < LEAST_COUNTER_STEPS:
         raise ValueError("its charge counter is too coarse for blocks of this length")
     # The first and last step of the counter bound whole steps.

@@ -1050,15 +1050,16 @@ class Report(Record):
 class EnergyFigure(Record):
     """Energy of an inference as the machine itself tells it, by blocks of idleness and of load.
 
-    `source` is `battery`, or `pmic` for that of a Raspberry Pi 5; `method` says what was read:
-    `rails` (the sum of the PMIC's), `power`, `current` (and voltage), or `charge counter`. `idle_w`
+    `source` is `battery`, `pmic` for that of a Raspberry Pi 5, or `rails` for those of a Pixel;
+    `method` says what was read: `rails` (their sum), `power`, `current` (and voltage), or `charge
+    counter`. `idle_w`
     and `load_w` are the mean power of each block, `run_ns` the mean time of a run in each block of
     load. `above_idle_j` is the median over rounds of what an inference takes above idle, with its
     95 % interval; `whole_j` is what the whole machine takes meanwhile. It is measured: nothing is
     corrected for losses that the machine does not tell.
     """
 
-    source: Literal["pmic", "battery"]
+    source: Literal["pmic", "rails", "battery"]
     method: Literal["rails", "power", "current", "charge counter"]
     idle_w: tuple[float, ...]
     load_w: tuple[float, ...]

@@ -95,8 +95,7 @@ def time_artifacts(
         open_session(place, request, record, reporter) as session,
         Store.keeping(reporter) as store,
     ):
-        if request.energy:
-            energies.need_source(session)
+        source = energies.need_source(session) if request.energy else None
         guard = phones.Guard(session, request, place.is_recording, reporter)
         for timing in timings:
             with failures.of(timing.path):
@@ -107,8 +106,8 @@ def time_artifacts(
                     if place.counts_instructions
                     else guard.measure(timing.path.name, partial(timing.measure, session))
                 )
-                if request.energy and isinstance(figure, Measured):
-                    figure = replace(figure, energy=energies.measure(session, timing))
+                if source is not None and isinstance(figure, Measured):
+                    figure = replace(figure, energy=energies.measure(session, timing, source))
                 store.add_artifact(timing.artifact)
                 store.add_measurement(figure, place.recorded_at)
                 figures[timing.path] = figure

@@ -91,7 +91,8 @@ def _energies(figures: Sequence[tuple[str, Measured]]) -> Iterator[Table]:
     if not rows:
         return
     e = next(m.energy for _, m in figures if m.energy is not None)
-    how = "its PMIC's rails" if e.source == "pmic" else f"its battery's {e.method}"
+    sources = {"pmic": "its PMIC's rails", "rails": "its power rails"}
+    how = sources.get(e.source, f"its battery's {e.method}")
     yield Table(
         ("file", "above idle", "95 % interval", "whole machine", "at idle", "under load"),
         rows,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
 from mobiledeploy.analysis import cores, energy, stats, validity
@@ -17,14 +18,14 @@ from mobiledeploy.steps.resolve import ResolvedDevice
 ROUNDS = stats.FEWEST
 """Rounds of a block of idleness and one of load: the fewest that have an interval."""
 
-BLOCK_SECONDS = {"battery": 30.0, "pmic": 10.0}
+BLOCK_SECONDS = {"battery": 30.0, "pmic": 10.0, "rails": 20.0}
 """The length of a block by its source: gauges of batteries tell a new value every few seconds."""
 
-SETTLE_SECONDS = {"battery": 10.0, "pmic": 2.0}
+SETTLE_SECONDS = {"battery": 10.0, "pmic": 2.0, "rails": 4.0}
 """The begin of a block that is left out: clocks rise, and gauges average over the past."""
 
 PERIOD_SECONDS = {"battery": 1.0, "pmic": 0.2}
-"""The time between two readings."""
+"""The time between two readings; perfetto has its own."""
 
 _SUPPLY = " ".join(
     f"/sys/class/power_supply/*/{name}"
@@ -41,6 +42,13 @@ grep -H . {_SUPPLY} 2>/dev/null
 dumpsys battery 2>/dev/null | grep -E "^ *((Charge counter|voltage|status): |.* powered: true)"
 sleep "$2"; done
 """
+# A trace of the rails' energies each 250 ms, as text: the way there takes lines.
+_TRACER = """
+printf 'buffers { size_kb: 4096 } duration_ms: %s data_sources { config { name: "android.power"
+android_power_config { battery_poll_ms: 250 collect_power_rails: true } } }' "$1" \\
+| perfetto --txt -c - -o - 2>/dev/null | base64
+"""
+_PROBE_SECONDS = 1.5
 _UNPLUG = (
     "unplug it, and measure over Wi-Fi: adb tcpip 5555, adb connect ADDRESS, --device "
     "adb:ADDRESS:5555"
@@ -69,32 +77,28 @@ def need_device(place: ResolvedDevice, runner: str) -> None:
 def need_source(session: Session) -> energy.Source:
     """What the machine tells its power by; DeviceError if it does not, with the reason."""
     taken = _read(session, 1, 0.0)
+    if not (taken and taken[0].source == "pmic") and len(_trace(session, _PROBE_SECONDS)) > 1:
+        # They tell what the phone takes, charged or not.
+        return "rails"
     if not taken:
         raise DeviceError("no energy: its shell prints no reading", "measure another machine")
-    reason, advice = refusal(taken[0])
-    if taken[0].source is None or reason:
-        raise DeviceError(f"no energy: {reason}", advice)
-    return taken[0].source
+    source, reason = taken[0].source, energy.reason_without(taken[0])
+    if source is None:
+        raise DeviceError(f"no energy: {reason}", "measure another machine")
+    if reason:
+        raise DeviceError(f"no energy: {reason}", _UNPLUG)
+    return source
 
 
-def refusal(one: PowerReading) -> tuple[str, str]:
-    """Why a machine that tells this has no energy to be measured, and advice; "" if it has."""
-    reason = energy.reason_without(one)
-    if not reason:
-        return "", ""
-    return reason, "measure another machine" if one.source is None else _UNPLUG
-
-
-def measure(session: Session, timing: timings.Timing) -> EnergyFigure:
+def measure(session: Session, timing: timings.Timing, source: energy.Source) -> EnergyFigure:
     """Blocks of idleness and of load in turns (I L L I), and what an inference takes above idle.
 
     Raises:
-        DeviceError: the machine does not tell its power; or as for a timing.
+        DeviceError: as for a timing.
         VoidError: the machine changed meanwhile, or its readings do not tell the energy.
     """
     path, target, reporter = timing.path, timing.target, timing.reporter
     is_recording = timing.is_recording
-    source = need_source(session)
     driver = RUNNERS.load(target.runner)
     # A recording that is played back needs no runner, so its files may be missing.
     parts = {} if is_recording else driver.files(session.facts().get("machine", ""), target.runtime)
@@ -173,17 +177,32 @@ def _loaded(
 
 
 def _block(session: Session, source: energy.Source) -> Sequence[PowerReading]:
+    seconds = SETTLE_SECONDS[source] + BLOCK_SECONDS[source]
+    if source == "rails":
+        return _trace(session, seconds)
     period = PERIOD_SECONDS[source]
-    count = (SETTLE_SECONDS[source] + BLOCK_SECONDS[source]) / period
-    return _read(session, round(count), period)
+    return _read(session, round(seconds / period), period)
+
+
+def _trace(session: Session, seconds: float) -> Sequence[PowerReading]:
+    """The readings of a perfetto trace of `seconds`; () for a machine without."""
+    lines = _lines(session, ("sh", "-c", _TRACER, "sh", str(round(1000 * seconds))))
+    try:
+        return energy.rail_readings(base64.b64decode("".join(map(str.strip, lines)), validate=True))
+    except ValueError:
+        return ()
 
 
 def _read(session: Session, count: int, period_s: float) -> Sequence[PowerReading]:
     """`count` readings, one every `period_s` seconds."""
-    process = session.run(sampler(count, period_s))
+    return energy.readings(_lines(session, sampler(count, period_s)))
+
+
+def _lines(session: Session, argv: Sequence[str]) -> Sequence[str]:
+    process = session.run(argv)
     try:
-        taken = energy.readings(process.lines())
+        lines = list(process.lines())
         process.wait()
     finally:
         process.kill()
-    return taken
+    return lines

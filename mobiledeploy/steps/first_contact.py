@@ -228,16 +228,15 @@ class _Contact:
 
     def _energy(self, session: Session) -> tuple[str, str]:
         # Not at the top, as in `_runner`.
-        from mobiledeploy.analysis import energy as readings
         from mobiledeploy.steps import energy
 
         lines = _lines(session, energy.sampler(1, 0.0))
         self._answers["energy"] = tuple(line for line in lines if _POWER_LINE.fullmatch(line))
-        for one in readings.readings(lines):
-            reason, advice = energy.refusal(one)
-            if reason:
-                return reason, advice
-        return "it tells its power: bench --energy", ""
+        try:
+            source = energy.need_source(session)
+        except DeviceError as error:
+            return error.message, error.hint
+        return f"it tells its power ({source}): bench --energy", ""
 
     def _public(self, text: str) -> str:
         for word, other in self._private.items():

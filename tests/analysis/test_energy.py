@@ -159,6 +159,17 @@ def test_a_charger_in_between_is_a_reason() -> None:
         energy.powers([block], [charged], 10)
 
 
+def test_a_reading_that_failed_is_left_out() -> None:
+    block = gauge(1.0, 40, charge_uah=None)
+    failed = PowerReading(20.5, None, None, None, None, None, False)
+    load = [gauge(3.0, 40, charge_uah=None)] * 6
+    blocks = energy.powers([[*block[:20], failed, *block[21:]]] * 6, load, 10)
+    assert (blocks.source, blocks.method) == ("battery", "current")
+    assert blocks.idle_w == pytest.approx([1.0] * 6)
+    with pytest.raises(ValueError, match="too seldom"):
+        energy.powers([[failed] * 9 + block[9:]] * 6, load, 10)
+
+
 @pytest.mark.parametrize("block", [[], gauge(1.0, 11)])
 def test_too_few_readings_are_a_reason(block: list[PowerReading]) -> None:
     with pytest.raises(ValueError, match="too seldom"):

@@ -15,6 +15,7 @@ from mobiledeploy.devices import _remote
 from mobiledeploy.steps import energy
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.bench import bench
+from tests import perfetto
 
 PI = """#!/bin/sh
 [ "$*" = pmic_read_adc ] || exit 0
@@ -28,7 +29,9 @@ echo "  VDD_CORE_V volt(15)=2.00000000V"
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_remote, "RETURN_SECONDS", 1.0)
     for name, seconds in (("BLOCK", 0.03), ("SETTLE", 0.01), ("PERIOD", 0.01)):
-        monkeypatch.setattr(energy, f"{name}_SECONDS", dict.fromkeys(("battery", "pmic"), seconds))
+        monkeypatch.setattr(
+            energy, f"{name}_SECONDS", dict.fromkeys(("battery", "pmic", "rails"), seconds)
+        )
 
 
 @pytest.fixture
@@ -78,6 +81,33 @@ def test_a_pmic_is_read_where_there_is_one(phone, scripted, path, here, heard) -
     assert (found.source, found.method) == ("pmic", "rails")
     assert found.idle_w == pytest.approx([3.0] * 6)
     assert found.load_w == pytest.approx([7.0] * 6)
+
+
+RAILS = """#!/bin/sh
+cat > "$PHONE/config"
+load=$(cat "$PHONE/sys/class/power_supply/battery/current_now")
+cat "$PHONE/trace-$load"
+"""
+
+
+def test_a_pixel_tells_its_rails_also_with_a_charger(phone, scripted, path, here, heard) -> None:
+    phone.battery(1, status="Charging", charger="USB")
+    phone.pace(load_ua=2)
+    phone.tool("perfetto", RAILS)
+    (phone.root / "trace-1").write_bytes(perfetto.trace([0.25, 0.75], 9))
+    (phone.root / "trace-2").write_bytes(perfetto.trace([0.25, 2.75], 9))
+    found = measured(path, heard, device="adb", runner="scripted", record="it.json").energy
+    assert found is not None
+    assert (found.source, found.method) == ("rails", "rails")
+    assert found.idle_w == pytest.approx([1.0] * 6)
+    assert found.load_w == pytest.approx([3.0] * 6)
+    assert found.above_idle_j == pytest.approx(4e-3, rel=0.01)
+    config = (phone.root / "config").read_text()
+    assert "duration_ms: 40 data_sources" in config
+    assert "collect_power_rails: true" in config
+    (again,) = bench([path], device="replay:it.json", reporter=heard).measurements
+    assert isinstance(again, Measured)
+    assert again.energy == found
 
 
 def test_the_command_line_shows_it(phone, scripted, path, here) -> None:

@@ -211,7 +211,7 @@ def test_what_a_phone_tells_of_its_power(linux_phone, here, heard) -> None:
     linux_phone.battery(-210_000)
     contact_ = contact(heard)
     by_name = {step.name: step for step in contact_.steps}
-    assert by_name["energy"].about == "it tells its power: bench --energy"
+    assert by_name["energy"].about == "it tells its power (battery): bench --energy"
     assert "/sys/class/power_supply/battery/current_now:-210000" in contact_.answers["energy"]
     linux_phone.battery(210_000, status="Charging")
     step = steps(heard)["energy"]
