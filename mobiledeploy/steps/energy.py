@@ -12,7 +12,7 @@ from mobiledeploy.core.errors import DeviceError, UsageError, VoidError
 from mobiledeploy.core.plugins import RUNNERS
 from mobiledeploy.core.ports import Process, Session
 from mobiledeploy.core.types import EnergyFigure
-from mobiledeploy.steps import golden_inputs, timings
+from mobiledeploy.steps import golden_inputs, shell_output, timings
 from mobiledeploy.steps.resolve import ResolvedDevice
 
 ROUNDS = stats.FEWEST
@@ -46,9 +46,10 @@ sleep "$2"; done
 _TRACER = """
 printf 'buffers { size_kb: 4096 } duration_ms: %s data_sources { config { name: "android.power"
 android_power_config { battery_poll_ms: 250 collect_power_rails: true } } }' "$1" \\
-| perfetto --txt -c - -o - 2>/dev/null | base64
+| timeout "$2" perfetto --txt -c - -o - 2>/dev/null | base64
 """
 _PROBE_SECONDS = 1.5
+_TRACE_GRACE_SECONDS = 10
 _UNPLUG = (
     "unplug it, and measure over Wi-Fi: adb tcpip 5555, adb connect ADDRESS, --device "
     "adb:ADDRESS:5555"
@@ -186,23 +187,17 @@ def _block(session: Session, source: energy.Source) -> Sequence[PowerReading]:
 
 def _trace(session: Session, seconds: float) -> Sequence[PowerReading]:
     """The readings of a perfetto trace of `seconds`; () for a machine without."""
-    lines = _lines(session, ("sh", "-c", _TRACER, "sh", str(round(1000 * seconds))))
+    argv = (
+        *("sh", "-c", _TRACER, "sh"),
+        *(str(round(1000 * seconds)), str(round(seconds + _TRACE_GRACE_SECONDS))),
+    )
     try:
-        return energy.rail_readings(base64.b64decode("".join(map(str.strip, lines)), validate=True))
+        text = "".join(shell_output.lines(session, argv))
+        return energy.rail_readings(base64.b64decode(text, validate=True))
     except ValueError:
         return ()
 
 
 def _read(session: Session, count: int, period_s: float) -> Sequence[PowerReading]:
     """`count` readings, one every `period_s` seconds."""
-    return energy.readings(_lines(session, sampler(count, period_s)))
-
-
-def _lines(session: Session, argv: Sequence[str]) -> Sequence[str]:
-    process = session.run(argv)
-    try:
-        lines = list(process.lines())
-        process.wait()
-    finally:
-        process.kill()
-    return lines
+    return energy.readings(shell_output.lines(session, sampler(count, period_s)))

@@ -11,7 +11,7 @@ import platform
 import re
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.types import Target
+from mobiledeploy.steps import shell_output
 
 if TYPE_CHECKING:
     from mobiledeploy.core.ports import Reporter, Session
@@ -80,7 +81,7 @@ _POWER_LINE = re.compile(
 )
 # A shorter name is a part of other words.
 _SHORTEST_PRIVATE = 4
-_LONGEST_ANSWER = 200
+_LONGEST_ANSWER = 2000
 
 
 @dataclass(frozen=True)
@@ -218,9 +219,8 @@ class _Contact:
     def _system(self, session: Session) -> tuple[str, str]:
         self._facts = facts = session.facts()
         for tool, (argv, begins) in _TOOLS.items():
-            self._answers[tool] = tuple(
-                line for line in _lines(session, argv) if line.startswith(begins)
-            )
+            lines = shell_output.lines(session, argv)
+            self._answers[tool] = tuple(line for line in lines if line.startswith(begins))
         about = f"{facts.get('model', 'a phone')}, {facts.get('soc', 'unknown chip')}"
         if "android" not in facts:
             return f"{about}, no Android", "Linux behind adb: bench it, it is no phone"
@@ -230,7 +230,7 @@ class _Contact:
         # Not at the top, as in `_runner`.
         from mobiledeploy.steps import energy
 
-        lines = _lines(session, energy.sampler(1, 0.0))
+        lines = shell_output.lines(session, energy.sampler(1, 0.0))
         self._answers["energy"] = tuple(line for line in lines if _POWER_LINE.fullmatch(line))
         try:
             source = energy.need_source(session)
@@ -244,18 +244,7 @@ class _Contact:
                 text = text.replace(word, other)
         # Whose lease it is names a computer.
         text = re.sub(r"(leased to) \S+", r"\1 another computer", text)
-        return text[: 10 * _LONGEST_ANSWER]
-
-
-def _lines(session: Session, argv: Sequence[str]) -> list[str]:
-    """What a command prints there."""
-    process = session.run(argv)
-    try:
-        lines = [line.strip()[:_LONGEST_ANSWER] for line in process.lines()]
-        process.wait()
-    finally:
-        process.kill()
-    return lines
+        return text[:_LONGEST_ANSWER]
 
 
 def _adb() -> tuple[str, str]:
@@ -298,6 +287,8 @@ def _permission() -> tuple[str, str]:
     chosen = [name for name in phones if not serial or name == f"adb:{serial}"]
     if not chosen:
         raise DeviceError("the phone of ANDROID_SERIAL is not connected", "adb devices lists them")
+    if ready := [name for name in chosen if not phones[name]]:
+        chosen = ready
     if len(chosen) > 1:
         raise DeviceError(
             f"{len(chosen)} phones are connected",

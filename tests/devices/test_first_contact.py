@@ -166,6 +166,10 @@ def test_the_chosen_one_is_taken(here, heard, monkeypatch) -> None:
     adb_that_lists(here, monkeypatch, "R5 offline\\nR6 device")
     monkeypatch.setenv("ANDROID_SERIAL", "R5")
     assert steps(heard)["permission"].about == "its state is: offline"
+    monkeypatch.delenv("ANDROID_SERIAL")
+    # The only one that is ready; this adb knows no shell.
+    by_name = steps(heard)
+    assert (by_name["permission"].state, by_name["lease"].state) == ("ok", "failed")
     monkeypatch.setenv("ANDROID_SERIAL", "R7")
     assert steps(heard)["permission"].about == "the phone of ANDROID_SERIAL is not connected"
     assert "R6" not in Path("contact.json").read_text()
