@@ -16,9 +16,22 @@ from PIL import Image
 
 import mobiledeploy as md
 from mobiledeploy.core import artifacts, records
+from mobiledeploy.core.plugins import FORMATS, TASKS
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import AppContract
+from mobiledeploy.core.types import (
+    AnchorLevel,
+    Anchors,
+    AppContract,
+    Contract,
+    Golden,
+    ModelInput,
+    ModelOutput,
+    Preprocessing,
+    Signature,
+)
+from mobiledeploy.graphs import postprocess
 from mobiledeploy.verbs.app import app
+from tests.lite import Lite, answers
 from tests.oracles import environment
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "other-runtimes.md"
@@ -26,6 +39,8 @@ BROWSER = Path(__file__).parent / "apps" / "browser.py"
 BLOCK = re.compile(r"^```\w+\n(?:# |// |<!-- )([\w.]+)(?: -->)?\n(.*?)^```", re.M | re.S)
 COMMAND = re.compile(r"^\$ python (-m onnxruntime.+)", re.M)
 CLASSES = 12
+SIDE = 12
+"""Of the image of the tiny detector, in pixels."""
 # Scores of a float file have this relative error and no codes; those of int8 have steps of 1/256.
 EXACT = {"rtol": 2e-3, "atol": 1e-9}
 STEPS = {"rtol": 0, "atol": 2 / 256}
@@ -122,6 +137,85 @@ def test_mediapipe_refuses_int8_as_the_page_says(lines, build, mediapipe_python)
     assert done.returncode == 1
     assert "Requested one of these types: uint8/float32, got INT8" in done.stderr
     assert "Requested one of these types: uint8/float32, got INT8" in PAGE.read_text("utf-8")
+
+
+def detector(folder, kind, output="detections"):
+    """A tiny detector whose raw boxes and scores are numbers of its image, as a TFLite file."""
+    anchors = Anchors((AnchorLevel((4, 4), ((0.3, 0.3),)),), (10.0, 10.0, 5.0, 5.0))
+    count, names = anchors.count, tuple("wxyz")
+    lite = Lite()
+    dtype, grid = (np.uint8, (2 / 255, 127)) if kind == "uint8" else (np.float32, None)
+    given = lite.input((1, SIDE, SIDE, 3), name="image", dtype=dtype, grid=grid)
+    image = lite.op("DEQUANTIZE", [given], (1, SIDE, SIDE, 3)) if grid else given
+    flat, start, raw = (1, SIDE * SIDE * 3), 0, []
+    sides = lite.constant(np.array(flat, np.int32))
+    numbers = lite.op("RESHAPE", [image, sides], flat, options="ReshapeOptions", newShape=[*flat])
+    for size in (4, len(names)):
+        limits = [lite.constant(np.array(x, np.int32)) for x in ((0, start), (1, count * size))]
+        part = lite.op("SLICE", [numbers, *limits], (1, count * size), options="SliceOptions")
+        shape = (1, count, size)
+        sides = lite.constant(np.array(shape, np.int32))
+        raw.append(
+            lite.op("RESHAPE", [part, sides], shape, options="ReshapeOptions", newShape=[*shape])
+        )
+        start += count * size
+    raw[1] = lite.op("LOGISTIC", [raw[1]], (1, count, len(names)))
+    ends = (
+        ModelOutput("boxes", (count, 4), anchors=anchors),
+        ModelOutput("scores", (count, len(names)), "sigmoid"),
+    )
+    how = Preprocessing((-1.0, 1.0), labels=names)
+    inputs = (ModelInput("image", "image", (SIDE, SIDE, 3), how),)
+    content = lite.file(*raw)
+    if output == "detections":
+        content = postprocess.append(content, Signature(inputs, ends))
+        ends = postprocess.outputs()
+    shelf = FORMATS.load("tflite")
+    signature = Signature(inputs, ends)
+    content = shelf.seal(content, ["image"], [end.name for end in ends])
+    contract = Contract(
+        *("tiny", how, (SIDE, SIDE), "NHWC", output, Golden((), (), (), "")),
+        signature=signature,
+        task="detection",
+    )
+    path = folder / "tiny.tflite"
+    path.write_bytes(shelf.write_metadata(content, contract))
+    return path, signature
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_mediapipe_finds_the_boxes_that_we_find(kind, lines, mediapipe_python):
+    path, signature = detector(lines, kind)
+    # No two of the first 256 are alike, so that no scores are.
+    dice = np.random.default_rng(3)
+    drawn = np.concatenate([dice.permutation(256) for _ in range(2)])[: SIDE * SIDE * 3]
+    pixels = drawn.astype(np.uint8).reshape(SIDE, SIDE, 3)
+    Image.fromarray(pixels).save(lines / "image.png")
+    given = pixels if kind == "uint8" else (pixels / 127.5 - 1).astype(np.float32)
+    outputs = [x[0] for x in answers(path.read_bytes(), given[None])]
+    ours = TASKS.load("detection").decode(outputs, signature.outputs)
+    said = answered(mediapipe_python, "mediapipe_boxes.py", path, "image.png", cwd=lines)
+    theirs = [(name, score, *place) for place, scores in said for name, score in scores.items()]
+    own = []
+    for score, number, box in zip(ours.scores, ours.classes, ours.boxes, strict=True):
+        left, top, right, bottom = SIDE * np.array(box)
+        if score >= 0.5:
+            own.append(("wxyz"[number], score, left, top, right - left, bottom - top))
+    assert len(own) > 20
+    assert [one[0] for one in sorted(theirs)] == [one[0] for one in sorted(own)]
+    theirs, own = (np.array([one[1:] for one in sorted(rows)]) for rows in (theirs, own))
+    np.testing.assert_allclose(theirs[:, 0], own[:, 0], atol=1e-5)
+    np.testing.assert_array_equal(theirs[:, 1:], np.trunc(own[:, 1:]))
+
+
+def test_mediapipe_refuses_raw_boxes_as_the_page_says(lines, mediapipe_python):
+    path, _ = detector(lines, "float32", "model")
+    arguments = [mediapipe_python, "mediapipe_boxes.py", path]
+    done = subprocess.run(arguments, cwd=lines, capture_output=True, text=True)
+    assert done.returncode == 1
+    message = "Expected BoundingBoxProperties for tensor boxes, found none"
+    assert message in done.stderr
+    assert message in " ".join(PAGE.read_text("utf-8").split())
 
 
 # ML Kit
