@@ -26,7 +26,7 @@ def _names(option: str, several: bool) -> Sequence[str]:
     from mobiledeploy.steps import published
 
     match option:
-        case "app" | "language":
+        case "app":
             return plugins.APPS.names()
         case "arch":
             return cards.names()
