@@ -213,13 +213,13 @@ class Oracle:
         python = environment.python(name)
         if python is None:
             pytest.skip(f"no oracle at {environment.place(name)} (make oracle)")
-        self._python = python
+        self.python = python
 
     def ask(self, *arguments: object) -> Any:
         """The JSON that `<name>_scores.py` of tests/oracles answers with."""
         script = environment.HERE / f"{self._name}_scores.py"
         done = subprocess.run(
-            [self._python, script, *map(str, arguments)],
+            [self.python, script, *map(str, arguments)],
             capture_output=True,
             text=True,
             check=False,
