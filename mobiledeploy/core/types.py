@@ -1526,7 +1526,9 @@ class TrainingSettings(Record):
 
     `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None if
     there is none; `frozen` says that only the classifier is trained. `prune` is the share of zeros
-    and `cluster` the number of different weights that each layer ends with, None for neither.
+    and `cluster` the number of different weights that each layer ends with. `prune_channels` is the
+    share of channels that are zero at the end, `max_mult_adds` the most mult-adds without them.
+    None for those that there are not.
     `metric` names the figure of the validation images that decides which epoch is kept.
     """
 
@@ -1543,11 +1545,18 @@ class TrainingSettings(Record):
     prune: float | None = None
     cluster: int | None = None
     metric: str = "top1"
+    prune_channels: float | None = None
+    max_mult_adds: int | None = None
 
     @property
     def compression(self) -> tuple[str, float] | None:
         """The compression of the training, and its amount."""
-        for name, amount in (("prune", self.prune), ("cluster", self.cluster)):
+        for name, amount in (
+            ("prune", self.prune),
+            ("cluster", self.cluster),
+            ("prune_channels", self.prune_channels),
+            ("prune_channels", self.max_mult_adds),
+        ):
             if amount is not None:
                 return name, amount
         return None

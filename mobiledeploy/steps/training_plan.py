@@ -41,6 +41,8 @@ from mobiledeploy.steps.export_plan import DEFAULT_ARCHITECTURE, tools
 MOST_CLUSTERS = 256
 """The number of codes of int8: more are of no use."""
 LARGEST_BATCH = 65_536
+SCALING = ("input_range", "mean", "std", "channels")
+"""The fields of a preprocessing that decide about the values of a pixel."""
 BACKBONE = "backbone"
 """The demo weights of the network that a detector stands on, as --init names them; so is the
 argument of an architecture that names this network."""
@@ -118,6 +120,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     prune: float | None = None
     cluster: int | None = None
+    prune_channels: float | None = None
+    max_mult_adds: int | None = None
     batch: int = 32
     seed: int = 0
     task: str = ""
@@ -170,7 +174,11 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         f"{data} has {len(train_samples)} images for training and "
         f"{len(held_samples)} for validation"
     )
-    teacher = _teacher(config, card, spec, reporter) if config.teacher else None
+    teacher = (
+        _teacher(config, card, spec, reporter)
+        if config.teacher
+        else _unpruned(config, spec, init, source, source_preprocessing, reporter)
+    )
     settings = TrainingSettings(
         schedule=schedule,
         epochs=schedule.epochs if config.epochs is None else config.epochs,
@@ -184,6 +192,8 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         strategy=config.strategy,
         prune=config.prune,
         cluster=config.cluster,
+        prune_channels=config.prune_channels,
+        max_mult_adds=config.max_mult_adds,
         metric=TASKS.load(card.task).METRICS[0].name,
     )
     _check_settings(settings)
@@ -310,15 +320,44 @@ def _check_settings(settings: TrainingSettings) -> None:
         raise UsageError(
             f"--cluster {settings.cluster} is not within 2 to {MOST_CLUSTERS}", "try --cluster 16"
         )
-    if settings.prune is not None and settings.cluster is not None:
+    share = settings.prune_channels
+    if share is not None and not 0 < share < 1:
         raise UsageError(
-            "--prune and --cluster are two trainings", "prune, then --init RUN --cluster 16"
+            f"--prune-channels {share:g} is not above 0 and below 1", "try --prune-channels 0.5"
         )
-    if settings.compression and settings.frozen:
-        raise UsageError(f"--freeze does not go with --{settings.compression[0]}", "leave it out")
-    if settings.compression and (settings.ema or settings.strategy != "none"):
+    if settings.max_mult_adds is not None and settings.max_mult_adds < 1:
+        raise UsageError(
+            f"--max-mult-adds {settings.max_mult_adds} is not above 0", "try --max-mult-adds 20M"
+        )
+    _check_compression(settings)
+
+
+def _check_compression(settings: TrainingSettings) -> None:
+    """UsageError for two compressions, and for what a compression does not go with."""
+    options = [
+        f"--{name.replace('_', '-')}"
+        for name in ("prune", "cluster", "prune_channels", "max_mult_adds")
+        if getattr(settings, name) is not None
+    ]
+    if not options:
+        return
+    option, *others = options
+    if option == "--prune-channels" and others:
+        raise UsageError("--prune-channels and --max-mult-adds are one choice", "leave one out")
+    if others:
+        raise UsageError(
+            f"{option} and {others[0]} are two trainings",
+            f"one after the other: train with {option}, then --init RUN with {others[0]}",
+        )
+    if settings.frozen:
+        raise UsageError(f"--freeze does not go with {option}", "leave it out")
+    if settings.ema or settings.strategy != "none":
         other = "--ema" if settings.ema else "--strategy"
-        raise UsageError(f"{other} does not go with --{settings.compression[0]}", "leave it out")
+        raise UsageError(f"{other} does not go with {option}", "leave it out")
+    if option in ("--prune-channels", "--max-mult-adds") and settings.init is None:
+        raise UsageError(
+            f"{option} takes channels from a trained network", "train it first, then --init RUN"
+        )
 
 
 def _alpha(card: ModelCard, config: TrainConfig) -> float | None:
@@ -369,7 +408,7 @@ def _init(
     elif kind == "imagenet" and card.weights.imagenet is None and BACKBONE in card.arguments:
         holder = _backbone(card)
     weights_ = card_weights.weights(holder, kind, spec.alpha, spec.resolution[0], reporter)
-    return weights_.path, weights_.weights, own
+    return weights_.path, weights_.weights, dataclasses.replace(own, labels=weights_.labels)
 
 
 def _backbone(card: ModelCard) -> ModelCard:
@@ -434,8 +473,31 @@ def _teacher(config: TrainConfig, card: ModelCard, spec: ModelSpec, reporter: Re
     return source
 
 
+def _unpruned(
+    config: TrainConfig,
+    spec: ModelSpec,
+    init: Path | None,
+    weights: Weights | None,
+    theirs: Preprocessing | None,
+    reporter: Reporter,
+) -> Source | None:
+    """The initial network as the teacher of one that loses channels; None if it is to have none."""
+    loses_channels = config.prune_channels is not None or config.max_mult_adds is not None
+    if not loses_channels or init is None or weights is None or spec.task != "classification":
+        return None
+    ours = spec.preprocessing
+    same = theirs is not None and theirs.labels == ours.labels
+    if not same or any(getattr(theirs, field) != getattr(ours, field) for field in SCALING):
+        reporter.say(
+            f"the training learns from labels alone: {config.init} was not trained on the classes "
+            "and the pixel range of the data, or does not say so (--teacher names another network)"
+        )
+        return None
+    return Source(dataclasses.replace(spec, weights=weights), weights=str(init))
+
+
 def _same_scaling(theirs: Preprocessing, ours: Preprocessing, name: str) -> None:
-    for field in ("input_range", "mean", "std", "channels"):
+    for field in SCALING:
         if getattr(theirs, field) != getattr(ours, field):
             option = f"--{field.replace('_', '-')}"
             raise InputError(

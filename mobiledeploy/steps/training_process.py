@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import inputs, leases, preprocessing, records, runs
+from mobiledeploy.core import inputs, leases, preprocessing, records, runs, units
 from mobiledeploy.core.errors import BrokenImage, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import TASKS, dataset
 from mobiledeploy.core.ports import Reporter, Samples
@@ -186,7 +186,13 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
         tensorboard=own / TENSORBOARD if chief else None,
     )
     dead = loop.train(task, run.history, reporter=collector, commit=commit)
-    if dead:
+    compression, _ = request.settings.compression or ("", 0)
+    if compression == "prune":
+        collector.say("zeros among the weights shrink the download, not the latency")
+    if compression == "prune_channels":
+        count = units.several(sum(dead.values()), "depthwise channel")
+        collector.say(f"{count} silenced: export leaves out what is zero")
+    elif dead:
         collector.warn(_dead_channels(dead, _steps(run)))
     run = dataclasses.replace(run, dead_channels=dead, warnings=tuple(collector.warnings))
     return _finish(run, loop.best_file(task, run.history), own, chief)

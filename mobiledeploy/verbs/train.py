@@ -89,6 +89,8 @@ def train(
     label_smoothing: float = 0.0,
     prune: float | None = None,
     cluster: int | None = None,
+    prune_channels: float | None = None,
+    max_mult_adds: int | None = None,
     batch: int = 32,
     seed: int = 0,
     task: str | None = None,
@@ -131,8 +133,13 @@ def train(
         strategy: the strategy of tf.distribute; multiworker reads TF_CONFIG.
         ema: keeps a moving average of the weights.
         label_smoothing: the share of each label that is spread over all classes, from 0 to below 1.
-        prune: trains until this share of each layer's weights is zero.
-        cluster: trains with so many different weights per layer.
+        prune: trains until this share of each layer's weights is zero. It shrinks the download,
+            not the latency.
+        cluster: trains with so many different weights per layer. It shrinks the download, too.
+        prune_channels: trains `init` until this share of its channels is zero, above 0 and below 1;
+            `export` leaves them out. A classifier learns from its unpruned self, unless `teacher`
+            names another.
+        max_mult_adds: as `prune_channels`, until the network has no more mult-adds than that.
         batch: images per step; the learning rate grows with it.
         seed: the seed of weights, order and augmentation.
         task: `classification` or `detection`; the default is that of `arch`.
@@ -173,6 +180,8 @@ def train(
         label_smoothing=label_smoothing,
         prune=prune,
         cluster=cluster,
+        prune_channels=prune_channels,
+        max_mult_adds=max_mult_adds,
         batch=batch,
         seed=seed,
         task=task or "",

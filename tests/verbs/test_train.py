@@ -24,7 +24,7 @@ from mobiledeploy.core.types import DataRef, NamedWarning, Preprocessing
 from mobiledeploy.steps import child_process, export_plan, training_plan, training_process
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.training_plan import TrainConfig
-from mobiledeploy.verbs import train
+from mobiledeploy.verbs import analyze, export, train
 from tests.conftest import Heard
 
 CLASSES = ("dark", "grey", "light")
@@ -525,12 +525,78 @@ def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(result, 
         ({"prune": 0.5, "ema": True}, "--ema does not go with --prune"),
         ({"prune": 0.5, "freeze": True, "init": "demo"}, "--freeze does not go with --prune"),
         ({"cluster": 16, "strategy": "mirrored"}, "--strategy does not go with --cluster"),
+        ({"prune_channels": 0.0, "init": "demo"}, "--prune-channels 0 is not above 0 and below 1"),
+        ({"prune_channels": float("nan"), "init": "demo"}, "--prune-channels nan"),
+        ({"max_mult_adds": 0, "init": "demo"}, "--max-mult-adds 0 is not above 0"),
+        ({"prune_channels": 0.5, "max_mult_adds": 10**7}, "are one choice"),
+        (
+            {"prune_channels": 0.5, "cluster": 16},
+            "--cluster and --prune-channels are two trainings",
+        ),
+        ({"prune_channels": 0.5}, "--prune-channels takes channels from a trained network"),
+        ({"max_mult_adds": 10**6}, "--max-mult-adds takes channels from a trained network"),
     ],
 )
 def test_a_compression_that_cannot_be_is_refused(data, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         training_plan.plan(order(data, tmp_path / "run", **changes), Heard())
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("changes", [{"prune_channels": 0.5}, {"max_mult_adds": 100_000}])
+def test_a_network_that_loses_channels_learns_from_what_it_starts_from(
+    data, result, tmp_path, changes
+):
+    trained_, heard = result[0], Heard()
+    planned = training_plan.plan(
+        order(data, tmp_path / "run", init=trained_.folder, **changes), heard
+    )
+    request, weights = planned.request, trained_.run.spec.weights
+    assert request.teacher.weights == request.init
+    assert request.teacher.spec.weights == request.settings.teacher == weights
+    assert request.teacher.spec.arguments == request.spec.arguments
+    assert not any("labels alone" in line for line in heard.said)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"init": "demo"},
+        {"init": "run", "overrides": Overrides(input_range=(0.0, 1.0))},
+        {"init": "run/weights.h5"},
+    ],
+)
+def test_it_learns_from_labels_alone_where_its_start_may_know_others(
+    data, result, tmp_path, changes
+):
+    """The classes of demo weights are others, and a file of weights does not name its own."""
+    heard = Heard()
+    start = changes["init"].replace("run", result[0].folder)
+    config = order(data, tmp_path / "run", prune_channels=0.5, **(changes | {"init": start}))
+    request = training_plan.plan(config, heard).request
+    assert request.teacher is request.settings.teacher is None
+    assert any("learns from labels alone" in line for line in heard.said)
+
+
+@pytest.mark.slow
+def test_silenced_channels_are_not_in_the_export(data, result, tmp_path):
+    before = analyze.analyze(arch="mobilenet_v1", alpha=0.25, res=32, classes=3).mult_adds
+    heard = Heard()
+    run = trained(
+        order(data, tmp_path / "run", init=result[0].folder, max_mult_adds=before // 2), heard
+    )
+    assert any("silenced: export leaves out what is zero" in line for line in heard.said)
+    assert not [warning for warning in run.run.warnings if warning.name == "dead-channels"]
+    made = export.export(
+        run.folder,
+        recipe=("float32", "int8_ptq"),
+        format="tflite",
+        timed=False,
+        out=tmp_path,
+        reporter=heard,
+    )
+    for recipe in ("float32", "int8_ptq"):
+        assert before / 4 < analyze.analyze(made.path(recipe)).mult_adds <= before // 2
 
 
 @pytest.mark.parametrize(("steps", "advice"), [(4, "4 steps are too few"), (500, "--alpha")])
