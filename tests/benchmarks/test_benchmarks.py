@@ -50,6 +50,29 @@ def test_too_few_runs_are_refused_before_the_first(side_by_side) -> None:
     assert "x>=6" in done.stderr
 
 
+def test_a_pruned_network_is_compared_with_the_narrow_one_of_its_seed() -> None:
+    with script("benchmarks/structured_pruning.py") as module:
+
+        def result(way: str, seed: int, right: str, instructions: int | None) -> Any:
+            top1 = right.count("1") / len(right)
+            return module.Result(way, seed, "float32", 90, 10, 40, instructions, top1, right)
+
+        narrow = [result("narrow", seed, "0110" * 50, 200) for seed in (0, 1)]
+        # One of four images more for seed 0, as many for seed 1; seed 2 has no narrow network.
+        pruned = [
+            result("pruned to 1 M", seed, right * 50, 150)
+            for seed, right in enumerate(("0111", "1010", "1111"))
+        ]
+        gain, *others = module.compared([*narrow, *pruned])
+        assert not others
+        assert (gain.gain, gain.instructions_ratio, gain.mult_adds_ratio) == (0.125, 0.75, 1.0)
+        low, high = gain.interval
+        # Two seeds alone: a draw may have the same one twice.
+        assert -0.1 < low < 0.02 and 0.24 < high < 0.35
+        uncounted = [result("narrow", 0, "01", None), result("pruned to 1 M", 0, "11", None)]
+        assert module.compared(uncounted)[0].instructions_ratio is None
+
+
 @pytest.mark.slow
 def test_both_ways_of_evaluating_take_the_same_images(exported, here) -> None:
     path = exported["int8_ptq", "tflite"]
