@@ -3,15 +3,15 @@
 Silenced channels answer zero to every image. So a file without them has the same answers, and an
 export leaves them out (`passes/dead_channels.py`).
 
-How important a channel is: L. Liu et al. 2021, Group Fisher Pruning for Practical Network
-Compression, https://arxiv.org/abs/2108.00708. With a mask m of ones behind a batch normalisation,
-the loss of a network without channel c grows by about ``sum_n (dL_n / dm_c)^2 / 2`` over images n.
-Tied channels are silenced together (`training/channel_sets.py`), and the importance is divided by
-the mult-adds that are saved (the paper's section 3.4). Ours differs in two points: of tied batch
-normalisations the largest sum counts, where the paper adds their gradients, and channels go by
-eights. Unlike the size of a normalisation's scale (Z. Liu et al. 2017, network slimming,
-https://arxiv.org/abs/1708.06519), it compares channels of different layers after a short training
-too.
+How important a channel is: L. Theis et al. 2018, Faster gaze prediction with dense networks and
+Fisher pruning, https://arxiv.org/abs/1801.05787. With a mask m of ones behind a batch
+normalisation, the loss grows without channel c in proportion to ``sum_n (dL_n / dm_c)^2`` over
+images n, about. Tied channels go together (`training/channel_sets.py`), and the importance is
+divided by the cost that is saved, as in L. Liu et al. 2021, Group Fisher Pruning for Practical
+Network Compression, https://arxiv.org/abs/2108.00708. Ours differs in two points: of tied batch
+normalisations the largest sum counts, where that paper adds their gradients, and channels go by
+eights. The scale of a normalisation, by which network slimming chooses (Z. Liu et al. 2017,
+https://arxiv.org/abs/1708.06519), needs a long training with a penalty to tell layers apart.
 """
 
 from __future__ import annotations

@@ -440,3 +440,23 @@ def test_a_compression_reaches_its_amount_and_can_be_resumed(
         assert np.all(network.get_layer("conv_dw_1").get_weights()[0])
     for one, other in zip(kept(whole, history), kept(broken_task, again), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_channels_go_on_to_be_silenced_in_a_resumed_training(tmp_path: Path) -> None:
+    settings_ = dataclasses.replace(SETTINGS, epochs=4, prune_channels=0.5)
+    longer = dataclasses.replace(settings_, epochs=20)
+    network = small(alpha=2, resolution=SIZE, classes=2)
+    ends = []
+    # Uninterrupted, resumed, and resumed for fewer epochs than it was begun for.
+    for name, first in (("whole", None), ("broken", settings_), ("shortened", longer)):
+        todo = task(tmp_path / name, settings_, spec=spec(alpha=2))
+        begun = run(dataclasses.replace(todo, settings=first), stop_after=1) if first else ()
+        history = run(todo, begun)
+        network.load_weights(todo.state / loop.best_name(runs.best(history, settings_).number))
+        ends.append(network.get_weights())
+        for layer in ("conv1_bn", "conv_dw_1_bn"):
+            gamma, beta, *_ = network.get_layer(layer).get_weights()
+            assert np.sum((gamma == 0) & (beta == 0)) == 16, name
+    for one, other in zip(ends[0], ends[1], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
