@@ -80,11 +80,11 @@ class Gain:
 
 @click.command()
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--mult-adds", type=Amount(), multiple=True, help="Default: the narrow network's.")
+@click.option("--mult-adds", type=Amount(), multiple=True, default=["3M", "2M"], show_default=True)
 @click.option("--res", default=64, show_default=True)
-@click.option("--images", type=click.IntRange(min=500), default=3_000, show_default=True)
-@click.option("--first-epochs", default=6, show_default=True, help="Of the wide network alone.")
-@click.option("--epochs", default=10, show_default=True, help="In which channels are silenced.")
+@click.option("--images", type=click.IntRange(min=500), default=2_500, show_default=True)
+@click.option("--first-epochs", default=3, show_default=True, help="Of the wide network alone.")
+@click.option("--epochs", default=5, show_default=True, help="In which channels are silenced.")
 @click.option("--core", default="cortex-a76", show_default=True)
 @click.option(
     "--out",
@@ -102,7 +102,6 @@ def main(
     core: str,
     out: Path,
 ) -> None:
-    budgets = mult_adds or (counted(NARROW, res),)
     settings = {
         "host": platform.platform(),
         "version": mobiledeploy.__version__,
@@ -144,7 +143,7 @@ def main(
                 **common,
             )
             judge("narrow", seed, own.folder)
-        for budget in budgets:
+        for budget in mult_adds:
             for seed in range(seeds):
                 own = train(
                     alpha=WIDE,
@@ -157,11 +156,6 @@ def main(
                 )
                 judge(f"pruned to {budget / 1e6:.4g} M", seed, own.folder)
     show(results)
-
-
-def counted(alpha: float, res: int) -> int:
-    """The mult-adds of a width."""
-    return analyze(arch="mobilenet_v1", alpha=alpha, res=res, classes=12).mult_adds
 
 
 def drawn(path: Path, split: str, count: int | None, res: int) -> Path:

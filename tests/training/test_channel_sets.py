@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from tf_keras import layers
 
@@ -157,7 +158,11 @@ def test_what_is_saved_beyond_the_budget_counts_for_nothing():
         assert [index for index, mask in enumerate(masks_) if not mask.all()] == [expected]
 
 
-def same_without(network: tf_keras.Model, extent=(-1.0, 1.0)) -> None:
+def float_logits(network: tf_keras.Model) -> bytes:
+    return float_tflite(Model("tf_keras", network), SIZE)
+
+
+def same_without(network: tf_keras.Model, convert=float_logits, extent=(-1.0, 1.0)) -> None:
     """Half of the channels are silenced: the file without them has the same answers and cost."""
     dice = np.random.default_rng(1)
     for weight in network.weights:
@@ -176,14 +181,22 @@ def same_without(network: tf_keras.Model, extent=(-1.0, 1.0)) -> None:
         layer = network.get_layer(name)
         for weight in (layer.gamma, layer.beta):
             weight.assign(weight * masks[index])
-    whole = float_tflite(Model("tf_keras", network), SIZE)
+    whole = convert(network)
     shrunk, _ = PASSES.load("dead_channels").simplify(whole, [extent])
     facts = FORMATS.load("tflite").inspect(shrunk)
     assert costs.cost(facts.layers).mult_adds == sets.mult_adds(kept)
-    image = dice.uniform(*extent, (1, *SIZE, 3)).astype(np.float32)
-    before, after = (answers(file, image)[0] for file in (whole, shrunk))
-    assert np.ptp(before) > 0
-    np.testing.assert_allclose(after, before, atol=1e-5 * abs(before).max())
+    image = dice.uniform(*extent, (1, *network.input_shape[1:])).astype(np.float32)
+    for before, after in zip(*(answers(file, image) for file in (whole, shrunk)), strict=True):
+        assert np.ptp(before) > 0
+        np.testing.assert_allclose(after, before, atol=1e-5 * abs(before).max())
+
+
+def every_output(network: tf_keras.Model) -> bytes:
+    """The float TFLite of a network with any outputs."""
+    call = tf.function(lambda image: network(image, training=False)).get_concrete_function(
+        tf.TensorSpec((1, *network.input_shape[1:]), tf.float32, name="image")
+    )
+    return tf.lite.TFLiteConverter.from_concrete_functions([call], network).convert()
 
 
 def test_a_file_without_what_is_silenced_answers_as_before():
@@ -197,6 +210,21 @@ def test_every_family_is_the_same_without_what_is_silenced(name):
     tf_keras.utils.set_random_seed(0)
     network = ARCHITECTURES.load(name).build(**FAMILIES[name], resolution=SIZE, classes=4)
     same_without(network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "backbone", "alpha", "side"),
+    [("lraspp", "mobilenet_v3_small", 0.5, 32), ("ssdlite", "mobilenet_v1", 0.25, 64)],
+)
+def test_what_stands_on_a_backbone_is_the_same_without_what_is_silenced(
+    name, backbone, alpha, side
+):
+    tf_keras.utils.set_random_seed(0)
+    network = ARCHITECTURES.load(name).build(
+        backbone=backbone, alpha=alpha, resolution=(side, side), classes=3
+    )
+    same_without(network, every_output)
 
 
 @pytest.mark.parametrize(
