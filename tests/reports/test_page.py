@@ -363,16 +363,51 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
     assert all(label and "Top-1" in label for label in marks(browser, "measured"))
 
 
+def first_screen(browser: Any) -> float:
+    """When all that is on the screen was drawn at first, in milliseconds after the start."""
+    return browser.execute_script("return performance.getEntriesByName('shown')[0].startTime")
+
+
+def test_plots_below_the_screen_are_drawn_later(browser, tmp_path) -> None:
+    """Their place is kept, so that nothing moves then."""
+    rows = tuple(result(n, kind) for n in range(30) for kind in ("measured", "counted"))
+    path = tmp_path / "later.html"
+    text = REPORTS.load("html").render(Report("later", results=rows))
+    recorder = (
+        "const mark = performance.mark.bind(performance); window.seen = [];"
+        "performance.mark = (name) => { mark(name); window.seen.push("
+        "[...document.querySelectorAll('.view')].map((v) => [v.getBoundingClientRect().top,"
+        " v.childElementCount])); };"
+    )
+    place = text.index('<script type="module">')
+    path.write_text(f"{text[:place]}<script>{recorder}</script>{text[place:]}", "utf-8")
+    emulate(browser, width=1280)
+    try:
+        browser.get(path.as_uri())
+        ready(browser)
+        first, *_, last = browser.execute_script("return window.seen")
+    finally:
+        emulate(browser)
+    on_screen = [drawn > 0 for top, drawn in first if 0 < top < 800]
+    assert on_screen
+    assert all(on_screen)
+    assert not all(drawn for _, drawn in first)
+    assert all(drawn for _, drawn in last)
+    assert [top for top, _ in first] == pytest.approx([top for top, _ in last], abs=40)
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_figures(browser, tmp_path) -> None:
     kinds = ("measured", "counted", "estimated")
     rows = tuple(result(n, kinds[n % 3]) for n in range(100_000))
     start = time.perf_counter()
     opened(browser, Report("many", results=rows), tmp_path)
-    chosen_items = browser.execute_script("return performance.now()")
+    complete = browser.execute_script("return performance.now()")
+    shown = first_screen(browser)
     size = (tmp_path / "report.html").stat().st_size
     print(
-        f"{size / 1e6:.1f} MB, ready {chosen_items / 1000:.2f} s after its start "
+        f"{size / 1e6:.1f} MB, the first screen {shown / 1000:.2f} s after its start, "
+        f"all plots after {complete / 1000:.2f} s "
         f"({time.perf_counter() - start:.1f} s with writing it)"
     )
     assert size < 15e6
