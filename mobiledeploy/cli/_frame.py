@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 25.0
 """Many CI services end a job that prints nothing for some time."""
+
+_MOST_FILES = 6
+"""A warning names so many files; of more it names one, and their number."""
 
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -74,8 +79,11 @@ class Terminal:
         self._end = threading.Event()
         self._clock: threading.Thread | None = None
         self._printed_warnings: set[NamedWarning] = set()
+        # The paths that a warning concerns, in their order; None when the work is over.
+        self._paths: dict[NamedWarning, dict[str, None]] | None = None
 
     def __enter__(self) -> Terminal:
+        self._paths = {}
         if sys.stderr.isatty() and not self.quiet:
             from rich.console import Console
             from rich.progress import (
@@ -133,6 +141,9 @@ class Terminal:
             self._end.set()
             self._clock.join()
             self._clock = None
+        shared, self._paths = self._paths or {}, None
+        for warning, paths in shared.items():
+            self._line(f"warning: {warning.text_for(_named_files(paths))}")
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of `what`; a bar on a terminal, elsewhere a line now and then."""
@@ -149,8 +160,13 @@ class Terminal:
         self._bars.update(task, completed=done, total=total, visible=done < total)
 
     def warn(self, warning: NamedWarning) -> None:
-        """Prints a warning once, also with --quiet, because the result needs it."""
-        if warning not in self._printed_warnings:
+        """Prints a warning once, also with --quiet, because the result needs it.
+
+        One about a file waits until the work is over: it is told once for all files that have it.
+        """
+        if warning.file and self._paths is not None:
+            self._paths.setdefault(replace(warning, file=""), {})[warning.file] = None
+        elif warning not in self._printed_warnings:
             self._printed_warnings.add(warning)
             self._line(f"warning: {warning.text}")
 
@@ -165,6 +181,18 @@ class Terminal:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             click.echo(line, err=True)
+
+
+def _named_files(paths: Iterable[str]) -> str:
+    """Files in words: their common folder once, and of many one name and how many they are."""
+    all_ = list(paths)
+    folders = {os.path.dirname(path) for path in all_}  # noqa: PTH120 - a text for people
+    folder = folders.pop() if len(folders) == 1 and len(all_) > 1 else ""
+    names = [path.removeprefix(f"{folder}/") for path in all_] if folder else all_
+    where = f" in {folder}" if folder else ""
+    if len(names) > _MOST_FILES:
+        return f"{len(names)} files{where}, such as {names[0]}"
+    return f"{', '.join(names)}{where}"
 
 
 def common(function: F) -> F:

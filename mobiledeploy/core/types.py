@@ -35,17 +35,27 @@ Argument = float | int | str
 
 @dataclass(frozen=True)
 class NamedWarning(Record):
-    """A warning with a name: the result is valid, but the user should know this about it."""
+    """A warning with a name: the result is valid, but the user should know this about it.
+
+    `file` is the path that it concerns where others may have the same warning; the message does not
+    name it then.
+    """
 
     name: str
     message: str
     advice: str = ""
+    file: str = ""
 
     @property
     def text(self) -> str:
         """All of it in one line."""
+        return self.text_for(self.file)
+
+    def text_for(self, files: str) -> str:
+        """All of it in one line, about `files`, which are words; "" for no file."""
+        about = f"{files}: " if files else ""
         advice = f"; {self.advice}" if self.advice else ""
-        return f"{self.message}{advice} [{self.name}]"
+        return f"{about}{self.message}{advice} [{self.name}]"
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class ColdTiming:
         if not timings.busy(before, after, own, wall):
             return ()
         name, message, advice = timings.BUSY_MACHINE
-        warning = NamedWarning(name, f"{self.path.name}: {message}", advice)
+        warning = NamedWarning(name, message, advice, str(self.path))
         self.reporter.warn(warning)
         return (warning,)
 

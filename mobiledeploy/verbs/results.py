@@ -614,14 +614,15 @@ def _uncertain(new: Measurement | ColdStart, old: Measurement | ColdStart) -> st
 def _warnings(
     path: str, new: Measurement | ColdStart, old: Measurement | ColdStart
 ) -> tuple[NamedWarning, ...]:
-    warnings = [NamedWarning(d.name, d.message, d.advice) for d in new.warnings]
+    warnings = list(new.warnings)
     versions = [getattr(m, "runtime_version", "") for m in (old, new)]
     if versions[0] != versions[1]:
         warnings.append(
             NamedWarning(
                 "other-runtime",
-                f"{path}: runtime {versions[1]}, the baseline's was {versions[0]}",
+                f"runtime {versions[1]}, the baseline's was {versions[0]}",
                 "a change may be the runtime's",
+                path,
             )
         )
     return tuple(warnings)
