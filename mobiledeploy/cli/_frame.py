@@ -368,7 +368,7 @@ def show(record: Record) -> None:
     for number, table_ in enumerate(record.tables()):
         if number:
             click.echo()
-        table(table_.headers, table_.rows, table_.title, table_.optional)
+        table(table_.headers, table_.rows, table_.title, table_.optional, table_.names)
 
 
 def table(
@@ -376,9 +376,10 @@ def table(
     rows: Sequence[Sequence[str]],
     title: str = "",
     optional: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> None:
-    """Prints the command's result for people; `optional` is as for `_tables.show`."""
+    """Prints the command's result for people; `optional` and `names` are as for `_tables.show`."""
     # Not at the top: help prints no table.
     from mobiledeploy.cli import _tables
 
-    _tables.show(headers, rows, title, optional)
+    _tables.show(headers, rows, title, optional, names)

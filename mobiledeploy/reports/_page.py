@@ -286,15 +286,12 @@ def _layers(profile: tuple[LayerFigure, ...]) -> Iterator[ShortLayer]:
     for x in profile:
         full = units.one_line(x.name)
         share = f"{100 * x.value / most:.1f}"
-        yield ShortLayer(full, shortened(full), x.op, f"{x.value:,}", share)
+        yield ShortLayer(full, short_layer(full), x.op, f"{x.value:,}", share)
 
 
-def shortened(text: str, most: int = LONGEST_LAYER) -> str:
-    """The ends of a long text: names of layers differ at both."""
-    if len(text) <= most:
-        return text
-    kept = most - 1
-    return f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
+def short_layer(name: str) -> str:
+    """A name that fits a column."""
+    return units.shortened(name, LONGEST_LAYER)
 
 
 def _uri(image: str, start: str) -> str:

@@ -229,7 +229,7 @@ def _accepted(a: AcceptedDifference) -> AcceptedRow:
     ]
     layers = None
     if a.layers is not None:
-        rows = [[_page.shortened(row[0]), *row[1:]] for row in a.layers.rows]
+        rows = [[_page.short_layer(row[0]), *row[1:]] for row in a.layers.rows]
         layers = {"headers": a.layers.headers, "rows": rows}
     same = a.artifact_sha256 == a.accepted_sha256
     return AcceptedRow(f"{a.recipe}.{a.format}", same, tuple(facts), layers)
