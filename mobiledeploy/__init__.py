@@ -239,6 +239,7 @@ if TYPE_CHECKING:
         CleanedFolder as CleanedFolder,
         CleanResult as CleanResult,
         Installation as Installation,
+        InstalledExtra as InstalledExtra,
         InstalledPart as InstalledPart,
         doctor as doctor,
         doctor_clean as doctor_clean,
