@@ -112,7 +112,7 @@ def everything() -> Report:
     """A report with something in each of its parts, and a name that is too long for any column."""
     few = sample()
     drawn = DrawnAnswer("a", PIXEL, (DrawnBox((0.1, 0.1, 0.5, 0.5), "b", 0.9),), "", "", ())
-    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),))
+    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),), PNG, 0.25)
     long = "mobilenet_v3_large_minimalistic_1.0_224_distilled_from_a_larger_one"
     rows = [dataclasses.replace(r, model=long) for r in CHOICE.results]
     again = [dataclasses.replace(r, made_at="2026-01-09T00:00:00.000+00:00") for r in rows]

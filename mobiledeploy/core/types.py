@@ -952,9 +952,11 @@ class DrawnBox(Record):
 class DrawnAnswer(Record):
     """A detector's boxes or a mask, to draw over what the model sees of an image.
 
-    `image` is a data URI of a small JPEG; `mask` is the model's and `true_mask` the annotated one,
-    data URIs of PNGs that are transparent where nothing is, "" for none. `classes` holds the (name,
-    colour) of what they show, the colour as six hexadecimal digits.
+    `image` is a data URI of a small JPEG; `mask` is the model's, `true_mask` the annotated one and
+    `before_mask` that of the artifact that it is compared with, data URIs of PNGs that are
+    transparent where nothing is, "" for none. `differing` is the share of pixels in which `mask`
+    and `before_mask` differ. `classes` holds the (name, colour) of what they show, the colour as
+    six hexadecimal digits.
     """
 
     sample: str
@@ -963,6 +965,8 @@ class DrawnAnswer(Record):
     mask: str
     true_mask: str
     classes: tuple[tuple[str, str], ...]
+    before_mask: str = ""
+    differing: float | None = None
 
 
 @dataclass(frozen=True)
@@ -970,8 +974,8 @@ class Detail(Record):
     """What a report shows about one artifact besides its row.
 
     `classes` holds (name, images, correct answers) for each class; `flips` compares it with the
-    artifact named `against`; `environment` is of its newest figure; `drawn` are answers that are
-    drawn over their images.
+    artifact named `against`, and `flipped` is the number of answers that are others there;
+    `environment` is of its newest figure; `drawn` are answers that are drawn over their images.
     """
 
     artifact_sha256: str

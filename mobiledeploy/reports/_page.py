@@ -249,12 +249,12 @@ def detail(d: Detail) -> dict[str, Any]:
             }
             for f in d.flips
         ],
-        "drawn": [_drawn(one) for one in d.drawn if _uri(one.image, _JPEG)],
+        "drawn": [_drawn(one, d.against) for one in d.drawn if _uri(one.image, _JPEG)],
         "environment": sorted(d.environment.items()),
     }
 
 
-def _drawn(answer: DrawnAnswer) -> dict[str, Any]:
+def _drawn(answer: DrawnAnswer, against: str) -> dict[str, Any]:
     boxes: list[dict[str, Any]] = [
         {
             "x": 100 * b.box[0],
@@ -266,12 +266,20 @@ def _drawn(answer: DrawnAnswer) -> dict[str, Any]:
         }
         for b in answer.boxes
     ]
+    note = ""
+    if answer.differing is not None:
+        note = f"{units.percent(answer.differing)} of the pixels differ"
     return {
         "sample": answer.sample,
         "image": answer.image,
+        "differing": note,
         "masks": [
-            (title, mask)
-            for title, mask in (("this file", answer.mask), ("annotated", answer.true_mask))
+            (title, mask, more)
+            for title, mask, more in (
+                (against, answer.before_mask, ""),
+                ("This file", answer.mask, note),
+                ("Annotated", answer.true_mask, ""),
+            )
             if _uri(mask, _PNG)
         ],
         "boxes": boxes,

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from mobiledeploy.analysis import cost
+from mobiledeploy.analysis import cost, masks
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, REPORTS, missing
+from mobiledeploy.core.plugins import FORMATS, REPORTS, TASKS, missing
 from mobiledeploy.core.ports import Reporter, SiteFile
 from mobiledeploy.core.types import (
     AcceptedDifference,
@@ -27,6 +27,7 @@ from mobiledeploy.core.types import (
     LayerFigure,
     Measured,
     Pair,
+    Prediction,
     Report,
 )
 from mobiledeploy.steps import baseline, report_images, site_folder
@@ -229,17 +230,21 @@ def _detail(
         profile = _profile(file) if file else ()
     against, flip_count = "", 0
     flips: tuple[Flip, ...] = ()
-    changes: list[tuple[str, int, int, int]] = []
+    changed: list[str] = []
+    others: dict[str, Prediction] = {}
     reference = _reference(artifacts, artifact)
     if evaluation is not None and reference is not None:
         before = store.evaluation_of(reference.sha256)
         if before is not None and before.data.identity == evaluation.data.identity:
             against = f"{reference.recipe.name}.{reference.format}"
-            changes = _changes(before, evaluation)
-            flip_count = len(changes)
-            if not any(p.boxes for p in evaluation.predictions):
-                flips = images.flips(evaluation, artifact, changes[:FLIPS])
-    changed = [sample for sample, *_ in changes]
+            others = {p.sample: p for p in before.predictions}
+            if any(p.mask for p in evaluation.predictions):
+                changed, flip_count = _changed_masks(others, evaluation)
+            else:
+                changes = _changes(before, evaluation)
+                changed, flip_count = [sample for sample, *_ in changes], len(changes)
+                if not any(p.boxes for p in evaluation.predictions):
+                    flips = images.flips(evaluation, artifact, changes[:FLIPS])
     return Detail(
         sha,
         _network(artifact),
@@ -252,7 +257,7 @@ def _detail(
         flips,
         flip_count,
         _environment(figures, artifact),
-        images.drawn(evaluation, artifact, changed) if evaluation else (),
+        images.drawn(evaluation, artifact, changed, others) if evaluation else (),
     )
 
 
@@ -295,6 +300,15 @@ def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, i
         for p in now.predictions
         if p.classes and p.sample in first and first[p.sample] != p.classes[0]
     ]
+
+
+def _changed_masks(before: Mapping[str, Prediction], now: Evaluation) -> tuple[list[str], int]:
+    """Samples by how much their masks differ, most first; how many are no more the same answer."""
+    pairs = [(p, before[p.sample]) for p in now.predictions if p.sample in before]
+    shares = {p.sample: masks.differing(p.mask, q.mask) for p, q in pairs if p.mask and q.mask}
+    task = TASKS.load(now.task)
+    others = sum(not task.agrees(p, q) for p, q in pairs if p.mask and q.mask)
+    return sorted(shares, key=lambda sample: -shares[sample]), others
 
 
 def _environment(figures: tuple[object, ...], artifact: Artifact) -> dict[str, str]:

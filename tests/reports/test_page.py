@@ -115,7 +115,7 @@ def elements(browser: Any) -> dict[str, int]:
 
 def test_no_text_becomes_markup(browser, tmp_path) -> None:
     drawn = DrawnAnswer("a", PIXEL, (DrawnBox((0.1, 0.1, 0.5, 0.5), "b", 0.9),), "", "", ())
-    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),))
+    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),), PNG, 0.25)
     plain = sample()
     details = tuple(
         dataclasses.replace(plain.details[0], drawn=one) for one in ((drawn,), (masked,))
