@@ -1020,8 +1020,8 @@ class Report(Record):
     """The content of a report; a file of `reports/` turns it into text.
 
     `failed` are artifacts of a check without a verdict, each with its reason. `answers` belong to
-    the evaluated artifacts of `results`. `on_inconclusive` says whether an inconclusive check
-    counts as failed.
+    the evaluated artifacts of `results`, `cold_starts` are their newest on each target.
+    `on_inconclusive` says whether an inconclusive check counts as failed.
     """
 
     title: str
@@ -1033,6 +1033,7 @@ class Report(Record):
     answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
     failed: tuple[Failed, ...] = ()
+    cold_starts: tuple[StoredColdStart, ...] = ()
 
     @property
     def decided_by(self) -> str:

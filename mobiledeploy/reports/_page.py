@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mobiledeploy.core import metric_columns, units
+from mobiledeploy.core import cold_columns, metric_columns, units
 from mobiledeploy.core.types import (
     Check,
     Detail,
@@ -27,6 +27,8 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.reports import _plots
 
+MOST_COLD = 100
+"""So many cold starts are listed, the newest ones."""
 MOST_VERDICTS = 100
 """So many judgements are listed, the newest ones."""
 LONGEST_LAYER = 44
@@ -74,6 +76,7 @@ def context(report: Report) -> dict[str, Any]:
         "data": data(report),
         "plots": plots(report.results),
         "judgements": list(judgements(report)),
+        "cold": cold_starts(report),
         "details": [detail(one) for one in report.details],
     }
 
@@ -212,6 +215,35 @@ def judgements(report: Report) -> Iterator[Judgement]:
         artifact = known.get(sha, f"file {sha[:12]}")
         outcome = gravest({v.outcome for v in verdicts})
         yield Judgement(when, gate, artifact, outcome, _lines(verdicts))
+
+
+def cold_starts(report: Report) -> dict[str, Any] | None:
+    """A row for each cold start, each figure with its interval; None without any.
+
+    A step that no runner told has no column.
+    """
+    if not report.cold_starts:
+        return None
+    known = names(report.results)
+    told = {f.name for c in report.cold_starts for f in c.cold_start.figures}
+    order = dict.fromkeys((*cold_columns.FIRST, *cold_columns.LABELS))
+    columns = [name for name in order if name in told]
+    rows = []
+    for stored in report.cold_starts[:MOST_COLD]:
+        cold = stored.cold_start
+        figures = {f.name: cold_columns.shown(f) for f in cold.figures}
+        target = f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}"
+        rows.append(
+            {
+                "name": known.get(cold.artifact_sha256, f"file {cold.artifact_sha256[:12]}"),
+                "where": cold.target.device,
+                "target": f"{target}, {units.several(cold.target.threads, 'thread')}, "
+                f"{cold.processes} processes",
+                "figures": [figures.get(name, ("–", "")) for name in columns],
+                "when": moment(stored.made_at).split(" "),
+            }
+        )
+    return {"heads": [cold_columns.LABELS[name] for name in columns], "rows": rows}
 
 
 def _lines(verdicts: Iterable[Verdict | StoredVerdict]) -> tuple[str, ...]:

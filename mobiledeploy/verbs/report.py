@@ -29,6 +29,8 @@ from mobiledeploy.core.types import (
     Pair,
     Prediction,
     Report,
+    StoredColdStart,
+    Target,
 )
 from mobiledeploy.steps import baseline, report_images, site_folder
 from mobiledeploy.steps.accepted_differences import differences
@@ -185,7 +187,28 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         evaluations = [store.judgement(sha) for sha in evaluated]
         answers = tuple(filter(None, map(baseline.image_answers, filter(None, evaluations))))
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in hashes)
-    return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
+        cold_starts = _cold_starts(store, hashes, where)
+    return Report(
+        title,
+        results=results,
+        details=details,
+        verdicts=verdicts,
+        answers=answers,
+        cold_starts=cold_starts,
+    )
+
+
+def _cold_starts(
+    store: Store, hashes: set[str], where: Mapping[str, str]
+) -> tuple[StoredColdStart, ...]:
+    """The newest of each artifact on each target. They are measured, and no other kind."""
+    newest: dict[tuple[str, Target, str], StoredColdStart] = {}
+    for stored in store.cold_starts() if where.get("kind", "measured") == "measured" else ():
+        cold = stored.cold_start
+        if cold.artifact_sha256 in hashes and where.get("device") in (None, cold.target.device):
+            key = (cold.artifact_sha256, cold.target, cold.runtime_version)
+            newest.setdefault(key, stored)
+    return tuple(newest.values())
 
 
 def _files(store: Store, hashes: set[str]) -> dict[str, Path]:

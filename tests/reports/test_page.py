@@ -25,6 +25,7 @@ from tests.pages import (
     EVIL,
     PIXEL,
     PNG,
+    cold,
     emulate,
     opened,
     photos,
@@ -361,6 +362,26 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
     assert any(role == "figure" and "Accuracy and measured latency" in name for role, name in names)
     assert all(name for role, name in names if role in ("combobox", "button", "img", "link"))
     assert all(label and "Top-1" in label for label in marks(browser, "measured"))
+
+
+def test_cold_starts_are_a_table_with_their_intervals(browser, tmp_path) -> None:
+    report = dataclasses.replace(
+        CHOICE, cold_starts=(cold("b", 37_100_000), cold("d", 9_000_000, "adb:1"))
+    )
+    opened(browser, report, tmp_path)
+    heads = texts(browser, "#cold th")
+    # What no runner told has no column.
+    assert heads == [
+        *("file", "device", "all until the first answer", "peak memory", "first inference"),
+        "date (UTC)",
+    ]
+    rows = [texts(browser, f"#cold tbody tr:nth-child({n}) td") for n in (1, 2)]
+    assert rows[0][0].startswith("net_0 recipe_b")
+    assert rows[0][1] == "hostlitert 2.1, native, 1 thread, 6 processes"
+    assert rows[0][2] == "37.1 ms33.4 ms to 40.8 ms"
+    assert rows[1][0] == f"file {'d' * 12}"
+    opened(browser, CHOICE, tmp_path)
+    assert texts(browser, "#cold") == []
 
 
 def first_screen(browser: Any) -> float:
