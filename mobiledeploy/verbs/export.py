@@ -33,7 +33,14 @@ from mobiledeploy.core.types import (
     Resize,
     ShrunkLayer,
 )
-from mobiledeploy.steps import arguments, evaluations, runtimes, shrunk_layers, timings
+from mobiledeploy.steps import (
+    arguments,
+    conversion_process,
+    evaluations,
+    runtimes,
+    shrunk_layers,
+    timings,
+)
 from mobiledeploy.steps import within as budgets
 from mobiledeploy.steps.arguments import AnyPath, Labels, Names, Triple
 from mobiledeploy.steps.bench_figures import time_artifacts
@@ -310,7 +317,10 @@ def _export(config: ExportConfig, timed: bool, collector: Collector) -> ExportRe
         artifacts = make(planned, config, collector)
     for artifact in artifacts.values():
         for warning in artifact.warnings:
-            collector.warn(warning)
+            if warning.name != conversion_process.HALF_NOT_SEEN or not evaluations.judged_in_half(
+                artifact
+            ):
+                collector.warn(warning)
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
     by_sha = evaluations.stored(artifacts, collector) if planned.evaluates else {}
