@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -164,6 +163,9 @@ class Terminal:
 
         One about a file waits until the work is over: it is told once for all files that have it.
         """
+        # Not at the top: help needs no dataclasses.
+        from dataclasses import replace
+
         if warning.file and self._paths is not None:
             self._paths.setdefault(replace(warning, file=""), {})[warning.file] = None
         elif warning not in self._printed_warnings:

@@ -116,7 +116,9 @@ def test_a_diagnosis_says_which_float_file_it_took(files, heard):
     assert names_of(assumed.warnings) == ["assumed-reference"]
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="an ARM machine computes in float16")
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="an ARM machine computes in float16 (use one of x86-64)"
+)
 def test_a_half_file_is_warned_of_until_it_was_judged_in_float16(files, heard):
     options = {"recipe": "float16_full", "format": "tflite", "data": "data.npz", "timed": False}
 
