@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 import threading
@@ -187,11 +186,12 @@ class Terminal:
 
 def _named_files(paths: Iterable[str]) -> str:
     """Files in words: their common folder once, and of many one name and how many they are."""
-    all_ = list(paths)
-    folders = {os.path.dirname(path) for path in all_}  # noqa: PTH120 - a text for people
-    folder = folders.pop() if len(folders) == 1 and len(all_) > 1 else ""
-    names = [path.removeprefix(f"{folder}/") for path in all_] if folder else all_
-    where = f" in {folder}" if folder else ""
+    names = list(paths)
+    folders = {str(Path(name).parent) for name in names}
+    folder = folders.pop() if len(folders) == 1 and len(names) > 1 else "."
+    if folder != ".":
+        names = [Path(name).name for name in names]
+    where = "" if folder == "." else f" in {folder}"
     if len(names) > _MOST_FILES:
         return f"{len(names)} files{where}, such as {names[0]}"
     return f"{', '.join(names)}{where}"

@@ -103,18 +103,18 @@ def _print_on_terminal(layout: _Layout, optional: Sequence[str]) -> None:
         _print_lists(layout)
         return
     grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
-    shown = []
+    texts: list[Sequence[str]] = []
     for (header, cells), width in zip(
         fitting.columns, _widths(fitting, console.width), strict=True
     ):
-        shown.append(_shortened(cells, width) if header in fitting.names else cells)
+        texts.append(_shortened(cells, width) if header in fitting.names else cells)
         grid.add_column(
             header,
             justify="right" if _is_number(cells) else "left",
             overflow="fold",
             width=width,
         )
-    for row in zip(*shown, strict=True):
+    for row in zip(*texts, strict=True):
         grid.add_row(*row)
     if fitting.title:
         console.print(fitting.title)
@@ -160,6 +160,8 @@ def _shortened(cells: Sequence[str], width: int) -> Sequence[str]:
     What is left out is no part of a number, if that can be, and near to the middle: the end of
     conv_13 would look like that of conv_3.
     """
+    if max(map(len, cells), default=0) <= width:
+        return cells
 
     def judge(way: tuple[str, ...]) -> tuple[int, int]:
         return len(set(way)), -sum(map(_cuts_number, cells, way))
@@ -198,14 +200,14 @@ def _widths(layout: _Layout, width: int) -> list[int]:
     which are shortened and cost none.
     """
     widths = [layout.least(*column) for column in layout.columns]
-    named = [header in layout.names for header, _ in layout.columns]
+    is_name = [header in layout.names for header, _ in layout.columns]
     cells = [max(map(len, cells), default=0) for _, cells in layout.columns]
     whole = [
         max(len(header), need) for (header, _), need in zip(layout.columns, cells, strict=True)
     ]
     for wanted in (
-        [0 if name else need for name, need in zip(named, cells, strict=True)],
-        [0 if name else need for name, need in zip(named, whole, strict=True)],
+        [0 if name else need for name, need in zip(is_name, cells, strict=True)],
+        [0 if name else need for name, need in zip(is_name, whole, strict=True)],
         whole,
     ):
         lack = [max(0, need - now) for need, now in zip(wanted, widths, strict=True)]

@@ -224,10 +224,10 @@ def cold_starts(report: Report) -> dict[str, Any] | None:
     """
     if not report.cold_starts:
         return None
-    known = names(report.results)
-    told = {f.name for c in report.cold_starts for f in c.cold_start.figures}
+    files = names(report.results)
+    reported = {f.name for c in report.cold_starts for f in c.cold_start.figures}
     order = dict.fromkeys((*cold_columns.FIRST, *cold_columns.LABELS))
-    columns = [name for name in order if name in told]
+    columns = [name for name in order if name in reported]
     rows = []
     for stored in report.cold_starts[:MOST_COLD]:
         cold = stored.cold_start
@@ -235,7 +235,7 @@ def cold_starts(report: Report) -> dict[str, Any] | None:
         target = f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}"
         rows.append(
             {
-                "name": known.get(cold.artifact_sha256, f"file {cold.artifact_sha256[:12]}"),
+                "name": files.get(cold.artifact_sha256, f"file {cold.artifact_sha256[:12]}"),
                 "where": cold.target.device,
                 "target": f"{target}, {units.several(cold.target.threads, 'thread')}, "
                 f"{cold.processes} processes",

@@ -309,23 +309,23 @@ def _extras(sizes: _Sizes) -> Iterator[InstalledExtra]:
     extras = dict.fromkeys(map(_extra, _requirements(OURS) or ()))
     for extra in (BASE, *sorted(extras.keys() - {BASE})):
         direct = [r for r in _direct(extra) if r.name != OURS]
-        fitting = [r for r in direct if not r.marker or r.marker.evaluate({"extra": _extra(r)})]
-        states = {r.name: _part(r, _extra(r)).state for r in fitting}
+        applicable = [r for r in direct if not r.marker or r.marker.evaluate({"extra": _extra(r)})]
+        states = {r.name: _part(r, _extra(r)).state for r in applicable}
         missing = tuple(dict.fromkeys(name for name, state in states.items() if state != "ok"))
-        brought = base if extra == BASE else _closure(OURS, (extra,)) - base - {OURS}
-        known = [sizes.of(name) for name in brought]
+        packages = base if extra == BASE else _closure(OURS, (extra,)) - base - {OURS}
+        package_sizes = [sizes.of(name) for name in packages]
         state: State = "ok"
         if missing:
             state = states[missing[0]]
-        elif direct and not fitting:
+        elif direct and not applicable:
             state = "unavailable"
-        whole = state == "ok" and None not in known
+        whole = state == "ok" and None not in package_sizes
         yield InstalledExtra(
             extra,
-            tuple(sorted(brought)),
+            tuple(sorted(packages)),
             missing,
             state,
-            sum(filter(None, known)) if whole else None,
+            sum(filter(None, package_sizes)) if whole else None,
         )
 
 
@@ -341,24 +341,21 @@ def _direct(extra: str) -> Iterator[Requirement]:
 
 def _closure(package: str, extras: Iterable[str]) -> set[str]:
     """The installed packages that a package needs with these extras, and itself."""
-    found: set[str] = set()
-    open_ = [(package, extra) for extra in ("", *extras)]
-    met = set(open_)
-    while open_:
-        name, extra = open_.pop()
+    closure: set[str] = set()
+    # A package and one of its extras, "" for what it needs in any case.
+    steps = [(package, extra) for extra in ("", *extras)]
+    # It grows while it is walked.
+    for name, extra in steps:
         requirements = _requirements(name)
         if requirements is None:
             continue
-        found.add(name)
+        closure.add(name)
         for requirement in requirements:
             if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
                 continue
-            for more in ("", *requirement.extras):
-                step = (canonicalize_name(requirement.name), more)
-                if step not in met:
-                    met.add(step)
-                    open_.append(step)
-    return found
+            more = [(canonicalize_name(requirement.name), e) for e in ("", *requirement.extras)]
+            steps += [step for step in more if step not in steps]
+    return closure
 
 
 def _requirements(package: str) -> list[Requirement] | None:
@@ -379,14 +376,14 @@ class _Sizes:
     """The sizes of installed packages, each of which is measured once."""
 
     def __init__(self) -> None:
-        self._known: dict[str, int | None] = {}
+        self._by_name: dict[str, int | None] = {}
 
     def of(self, package: str) -> int | None:
         """The bytes of its files; None if it does not list them."""
         name = canonicalize_name(package)
-        if name not in self._known:
-            self._known[name] = _files_size(name)
-        return self._known[name]
+        if name not in self._by_name:
+            self._by_name[name] = _files_size(name)
+        return self._by_name[name]
 
 
 def _files_size(package: str) -> int | None:

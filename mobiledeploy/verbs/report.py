@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -327,10 +328,14 @@ def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, i
 
 def _changed_masks(before: Mapping[str, Prediction], now: Evaluation) -> tuple[list[str], int]:
     """Samples by how much their masks differ, most first; how many are no more the same answer."""
-    pairs = [(p, before[p.sample]) for p in now.predictions if p.sample in before]
-    shares = {p.sample: masks.differing(p.mask, q.mask) for p, q in pairs if p.mask and q.mask}
-    task = TASKS.load(now.task)
-    others = sum(not task.agrees(p, q) for p, q in pairs if p.mask and q.mask)
+    task, shares, others = TASKS.load(now.task), {}, 0
+    for p in now.predictions:
+        q = before.get(p.sample)
+        # Records of other machines may have masks that are none.
+        with suppress(InputError):
+            if q is not None and p.mask and q.mask:
+                shares[p.sample] = masks.differing(p.mask, q.mask)
+                others += not task.agrees(p, q)
     return sorted(shares, key=lambda sample: -shares[sample]), others
 
 

@@ -42,7 +42,7 @@ def test_what_failed_is_named_once_and_the_gravest_code_wins() -> None:
     assert not result.stdout
 
 
-def told(*warnings: NamedWarning, capsys) -> list[str]:
+def lines_of(*warnings: NamedWarning, capsys) -> list[str]:
     with _frame.Terminal(quiet=True) as terminal:
         for warning in warnings:
             terminal.warn(warning)
@@ -56,7 +56,7 @@ def busy(path: str) -> NamedWarning:
 def test_a_warning_that_files_share_is_told_once_with_their_names(capsys) -> None:
     alone = NamedWarning("few-images", "there are few images")
     other = NamedWarning("wide-interval", "the median is rough", file="build/b.tflite")
-    lines = told(
+    lines = lines_of(
         *(busy("build/a.tflite"), alone, other, busy("build/b.tflite"), busy("build/a.tflite")),
         capsys=capsys,
     )
@@ -68,9 +68,9 @@ def test_a_warning_that_files_share_is_told_once_with_their_names(capsys) -> Non
 
 
 def test_many_files_are_counted_and_those_of_several_folders_keep_them(capsys) -> None:
-    (line,) = told(busy("x/a.tflite"), busy("y/a.tflite"), capsys=capsys)
+    (line,) = lines_of(busy("x/a.tflite"), busy("y/a.tflite"), capsys=capsys)
     assert line.startswith("warning: x/a.tflite, y/a.tflite: other programs")
-    (line,) = told(*(busy(f"x/{n}.tflite") for n in range(40)), capsys=capsys)
+    (line,) = lines_of(*(busy(f"x/{n}.tflite") for n in range(40)), capsys=capsys)
     assert line.startswith("warning: 40 files in x, such as 0.tflite: other programs")
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from mobiledeploy.analysis import masks
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.types import Artifact, DataRef, Evaluation, Prediction
+from mobiledeploy.core.types import Artifact, DataRef, Evaluation, Mask, Prediction
 from mobiledeploy.steps import report_images
 from mobiledeploy.verbs import evaluate, report
 
@@ -122,6 +122,9 @@ def test_masks_that_differ_come_with_both_and_the_share(evaluated) -> None:
     assert [a.differing for a in answers] == [0.5, pytest.approx(1 / 12), 0.0]
     drawn = [pixels(uri) for uri in (answers[0].mask, answers[0].before_mask)]
     assert (drawn[0] != drawn[1]).any(axis=2).mean() == 0.5
+    # A record of another machine, whose runs do not fill its mask, is left out.
+    broken = dataclasses.replace(rows[2], mask=Mask((24, 24), (0, 5)))
+    assert report._changed_masks(plain | {broken.sample: broken}, now) == (order[1:], 1)
     alone = report_images.ReportImages().drawn(now, artifact)
     assert {(a.before_mask, a.differing) for a in alone} == {("", None)}
 
