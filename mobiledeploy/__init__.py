@@ -95,6 +95,7 @@ if TYPE_CHECKING:
         DeviceInfo as DeviceInfo,
         DrawnAnswer as DrawnAnswer,
         DrawnBox as DrawnBox,
+        EnergyFigure as EnergyFigure,
         Epoch as Epoch,
         Estimated as Estimated,
         Evaluation as Evaluation,
@@ -136,6 +137,10 @@ if TYPE_CHECKING:
         Verdict as Verdict,
         Weights as Weights,
     )
+    from mobiledeploy.steps.android_libraries import (
+        AndroidLibraries as AndroidLibraries,
+        AndroidLibrary as AndroidLibrary,
+    )
     from mobiledeploy.steps.bench_figures import (
         BenchResult as BenchResult,
     )
@@ -157,6 +162,10 @@ if TYPE_CHECKING:
         DifferentFact as DifferentFact,
         FigureDifference as FigureDifference,
         LayerCountPair as LayerCountPair,
+    )
+    from mobiledeploy.steps.first_contact import (
+        ContactStep as ContactStep,
+        FirstContact as FirstContact,
     )
     from mobiledeploy.steps.live_models import (
         KerasModel as KerasModel,
@@ -242,8 +251,10 @@ if TYPE_CHECKING:
         InstalledExtra as InstalledExtra,
         InstalledPart as InstalledPart,
         doctor as doctor,
+        doctor_android as doctor_android,
         doctor_clean as doctor_clean,
         doctor_emulator as doctor_emulator,
+        doctor_phone as doctor_phone,
         doctor_torch as doctor_torch,
     )
     from mobiledeploy.verbs.evaluate import (

@@ -31,8 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report | None]:
     """Compares artifacts with a baseline, and fails the test as `mobiledeploy check` would.
 
-    It is called with artifacts (a path or a pattern, or several), `baseline`, and options of the
-    command: `data`, `task`, `margin`, `float_margin`, `floor`, `max_flips` in percentage points,
+    It is called with artifacts or bundles (a path or a pattern, or several), `baseline` (a file, or
+    a bundle that holds one; the default is that of the command), and options of the command:
+    `data`, `task`, `margin`, `float_margin`, `floor`, `max_flips` in percentage points,
     `labels=False`, `on_inconclusive="warn"`, `runtime`, `threads`; of files of other tools also
     `input_range`, `mean`, `std` and `channels`. Paths are relative to the folder
     of the pytest run. It returns the report, or None if it wrote the baseline.
@@ -42,7 +43,7 @@ def mobiledeploy_check(request: pytest.FixtureRequest) -> Callable[..., Report |
     def run(
         artifacts: str | Path | Sequence[str | Path],
         *,
-        baseline: str | Path,
+        baseline: str | Path | None = None,
         data: str | Path | None = None,
         task: str | None = None,
         margin: float = 1.0,

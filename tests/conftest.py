@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import io
 import json
 import os
@@ -76,6 +77,8 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    # Thousands of tests and TensorFlow are a heap that costs much to search for garbage.
+    gc.set_threshold(50_000, 20, 50)
     if "PYTEST_XDIST_WORKER" in os.environ:
         _bind_worker()
     elif config.getoption("numprocesses", None):
@@ -137,6 +140,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     impure = collection_path.parent.name in _WING
     return impure or bool(_IMPURE.search(collection_path.read_text("utf-8"))) or None
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test is no garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -204,13 +213,13 @@ class Oracle:
         python = environment.python(name)
         if python is None:
             pytest.skip(f"no oracle at {environment.place(name)} (make oracle)")
-        self._python = python
+        self.python = python
 
     def ask(self, *arguments: object) -> Any:
         """The JSON that `<name>_scores.py` of tests/oracles answers with."""
         script = environment.HERE / f"{self._name}_scores.py"
         done = subprocess.run(
-            [self._python, script, *map(str, arguments)],
+            [self.python, script, *map(str, arguments)],
             capture_output=True,
             text=True,
             check=False,

@@ -50,18 +50,22 @@ OF_THEIR_OWN = {
     },
     "check": {"update_baseline": {"update_baseline"}},
     "doctor": {
+        "doctor_android": {"android"},
         "doctor_clean": {"clean"},
         "doctor_emulator": {"emulator"},
+        "doctor_phone": {"phone", "record"},
         "doctor_torch": {"torch"},
     },
 }
 # Those are the function's name, not its keywords.
 CHOOSE = {
+    "android",
     "best",
     "clean",
     "cold",
     "compare",
     "emulator",
+    "phone",
     "quantization",
     "torch",
     "update_baseline",

@@ -46,6 +46,7 @@ LONG = (
     "bundle.md",
     "detection.md",
     "guide.md",
+    "other-runtimes.md",
     "quantization.md",
     "results.md",
 )

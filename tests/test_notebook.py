@@ -9,14 +9,24 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
+
+if TYPE_CHECKING:
+    import nbformat
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTEBOOK = REPOSITORY / "docs" / "notebook.ipynb"
 LARGEST_BYTES = 40_000
+
+
+def read() -> nbformat.NotebookNode:
+    """The notebook as it is committed."""
+    # Compiles grammars of addresses for four seconds: not while tests are collected.
+    import nbformat
+
+    return nbformat.read(NOTEBOOK, as_version=4)
 
 
 def run(folder: Path) -> nbformat.NotebookNode:
@@ -24,7 +34,9 @@ def run(folder: Path) -> nbformat.NotebookNode:
 
     What bars showed last is in its metadata, as `bars`.
     """
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    from nbclient import NotebookClient
+
+    notebook = read()
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(folder)}}).execute()
     bars = []
     for cell in notebook.cells:
@@ -61,13 +73,15 @@ def test_its_outputs_are_small_and_name_no_place() -> None:
 def test_the_notebook_answers_as_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     done = run(tmp_path)
-    assert structure(done) == structure(nbformat.read(NOTEBOOK, as_version=4))
+    assert structure(done) == structure(read())
     # Each call that works for a while had a bar, which is gone at its end.
     assert len(done.metadata["bars"]) >= 3
     assert set(done.metadata["bars"]) == {""}
 
 
 if __name__ == "__main__":
+    import nbformat
+
     os.environ["JUPYTER_PLATFORM_DIRS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         done = run(Path(folder))

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from mobiledeploy.core import records
+from mobiledeploy.core.ports import SILENT
+from mobiledeploy.core.types import Report
 from mobiledeploy.steps.baseline import Baseline
+from mobiledeploy.verbs.bundle import bundle
+from mobiledeploy.verbs.check import update_baseline
 from tests.figures import of_another_file
 from tests.lite import Lite
 
@@ -90,6 +94,36 @@ def test_a_run_without_the_fixture_imports_next_to_nothing(pytester):
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
+@pytest.fixture
+def release(exported, here):
+    """A bundle of an artifact with a baseline, and images for it."""
+    pytest.importorskip(
+        "cyclonedx", reason="cyclonedx-python-lib is not there (pip install 'mobiledeploy[bundle]')"
+    )
+    path = exported["int8_ptq", "tflite"]
+    photos = path.parent / "photos"
+    update_baseline(path, baseline="accepted.json", data=photos, reporter=SILENT)
+    bundle(path, out="release.zip", baseline="accepted.json", reporter=SILENT)
+    return here / "release.zip", photos
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(b"TFL3") + 40] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_changed_bundle_fails_by_name(release, pytester):
+    path, _ = release
+    spoil(path)
+    pytester.makepyfile(
+        f"def test_release(mobiledeploy_check):\n    mobiledeploy_check({str(path)!r})\n"
+    )
+    result = pytester.runpytest_subprocess()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["error: *release.zip: member artifacts/*.tflite was changed*"])
+
+
 # The step of the GitHub action
 
 
@@ -109,8 +143,10 @@ def action(here: Path, artifacts: str, **inputs: str) -> subprocess.CompletedPro
         | {
             "CHECK_ARTIFACTS": artifacts,
             "PATH": f"{bin_}:/usr/bin:/bin",
+            "PYTHONPATH": str(script.parent.parent),
             "GITHUB_OUTPUT": str(here / "output"),
             "GITHUB_STEP_SUMMARY": str(here / "summary.md"),
+            "RUNNER_TEMP": str(here),
         },
     )
 
@@ -161,6 +197,22 @@ def test_the_action_takes_files_of_other_tools(here):
     assert "--task embedding --input-range -1,1 --mean -0.5,0,0 --update-baseline" in done.stderr
 
 
+def test_the_action_judges_a_bundle_by_the_baseline_in_it(release, here):
+    path, photos = release
+    done = action(here, "rel*.zip", DATA=str(photos), COMMENT="true")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    kept = here / "mobiledeploy-check" / "report.json"
+    (one,) = records.loads(Report, kept.read_text()).checks
+    assert one.path.startswith("release.zip/artifacts/")
+    assert "[own-baseline]" in done.stderr
+    assert "| release.zip/artifacts/" in (here / "summary.md").read_text().replace("\\", "")
+    spoil(path)
+    done = action(here, "release.zip", DATA=str(photos), COMMENT="true")
+    assert done.returncode == 7
+    assert kept.read_text() == ""
+    assert "::error title=mobiledeploy check::release.zip: member artifacts/" in done.stderr
+
+
 def test_an_input_of_the_action_cannot_run_anything(here):
     done = action(here, "$(touch oops) `touch oops` x; touch oops", BASELINE="; touch oops")
     assert done.returncode == 7
@@ -183,7 +235,7 @@ def test_every_input_of_the_action_reaches_its_script():
     script = (root / "tools" / "action.sh").read_text()
     inputs = told.partition("inputs:\n")[2].partition("outputs:\n")[0]
     names = [line[2:-1] for line in inputs.splitlines() if line[2:3].strip() and line.endswith(":")]
-    assert len(names) == 18
+    assert len(names) == 19
     for name in set(names) - {"install"}:
         variable = f"CHECK_{name.upper().replace('-', '_')}"
         assert f"{variable}: ${{{{ inputs.{name} }}}}" in told

@@ -15,6 +15,14 @@ for name in baseline data task margin float-margin floor max-flips on-inconclusi
 done
 [[ "${CHECK_NO_LABELS:-false}" != true ]] || argv+=(--no-labels)
 
+# The report goes to tools/comment, and the log shows the annotations; else it shows the table.
+exec 3>&1
+if [[ "${CHECK_COMMENT:-false}" == true ]]; then
+  mkdir -p "${RUNNER_TEMP:?}/mobiledeploy-check"
+  exec 3>"$RUNNER_TEMP/mobiledeploy-check/report.json"
+  argv+=(--json)
+fi
+
 # Unquoted on purpose: patterns become files, and `check` leaves their records out.
 artifacts=(${CHECK_ARTIFACTS:?no artifacts were named})
 if ((${#artifacts[@]} == 0)); then
@@ -22,7 +30,7 @@ if ((${#artifacts[@]} == 0)); then
   code=2
 else
   code=0
-  python -P -m mobiledeploy check "${argv[@]}" -- "${artifacts[@]}" || code=$?
+  python -P -m mobiledeploy check "${argv[@]}" -- "${artifacts[@]}" >&3 || code=$?
 fi
 echo "exit-code=$code" >>"${GITHUB_OUTPUT:-/dev/null}"
 exit "$code"

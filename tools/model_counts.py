@@ -9,7 +9,6 @@ does, and counts the file. So `choose` needs no TensorFlow. Networks whose conve
 from __future__ import annotations
 
 import csv
-import dataclasses
 from pathlib import Path
 
 from mobiledeploy.core import cards
@@ -62,7 +61,7 @@ def main() -> None:
         writer = csv.DictWriter(stream, network_counts.COLUMNS, lineterminator="\n")
         writer.writeheader()
         for spec in networks():
-            writer.writerow(dataclasses.asdict(count(spec)))
+            writer.writerow(network_counts.row(count(spec)))
             stream.flush()
             print(spec.name, flush=True)
 

@@ -26,6 +26,8 @@ def _names(option: str, several: bool) -> Sequence[str]:
     from mobiledeploy.steps import published
 
     match option:
+        case "app":
+            return plugins.APPS.names()
         case "arch":
             return cards.names()
         case "data":

@@ -67,6 +67,12 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
     "memory and size; not on emulated cores.",
 )
 @_settings.option(
+    "--energy",
+    is_flag=True,
+    help="Also measure the joules of an inference, above idle and in all, on a phone that is not "
+    "being charged, or a board that tells its power: 2 to 8 minutes for each file.",
+)
+@_settings.option(
     "--compare",
     is_flag=True,
     help="Compare two ARTIFACTS: time B over time A, timed in turns (A B B A), so a drift of "
@@ -115,6 +121,7 @@ def command(
     threads: int | None,
     runs: int | None,
     cold: bool,
+    energy: bool,
     compare: bool,
     rounds: int | None,
     fixed_performance: bool,
@@ -135,8 +142,9 @@ def command(
     from mobiledeploy.verbs import cold_start
     from mobiledeploy.verbs import compare as comparison
 
-    if compare and cold:
-        raise UsageError("--compare and --cold are two questions", "leave out one of them")
+    questions = {"--compare": compare, "--cold": cold, "--energy": energy}
+    if len(several := [name for name, asked in questions.items() if asked]) > 1:
+        raise UsageError(f"{' and '.join(several)} are two questions", "leave out one of them")
     if compare:
         paths = without_records(artifacts)
         if len(paths) != 2:
@@ -190,6 +198,7 @@ def command(
             runs=runs,
             fixed_performance=fixed_performance,
             record=record,
+            energy=energy,
             reporter=terminal,
         )
     _frame.emit_json(result) if json else _frame.show(result)

@@ -32,9 +32,8 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_settings.output(
     "--baseline",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=Path(defaults.BASELINE),
-    show_default=True,
-    help="File of accepted artifacts; keep it under version control.",
+    help=f"File of accepted artifacts, or a bundle that holds one; default: {defaults.BASELINE}, "
+    "and for a bundle, if that is not there, its own.",
 )
 @click.option(
     "--update-baseline",
@@ -97,7 +96,7 @@ _POINTS = click.FloatRange(0, 100, min_open=True, max_open=True)
 @_frame.common
 def command(
     artifacts: tuple[Path, ...],
-    baseline: Path,
+    baseline: Path | None,
     update_baseline: bool,
     data: str | None,
     task: str | None,
@@ -123,15 +122,16 @@ def command(
 ) -> None:
     """Compare ARTIFACTS with a baseline of accepted ones: pass, fail or inconclusive.
 
+    A .zip is a bundle: it is checked whole, and all artifacts in it are judged.
+
     The exit code is 0 if all pass, 1 if one regressed, 3 if there are too few images to tell, and
     that of the error if one cannot be judged; the others are judged nevertheless.
     """
     from mobiledeploy.verbs import check as verb
 
     if update_baseline:
-        source = click.get_current_context().get_parameter_source("baseline")
-        if source is click.core.ParameterSource.DEFAULT:
-            _settings.refuse_link_out(baseline, "--baseline")
+        if baseline is None:
+            _settings.refuse_link_out(Path(defaults.BASELINE), "--baseline")
         with _frame.Terminal(quiet, verbose) as terminal:
             update = verb.update_baseline(
                 artifacts,

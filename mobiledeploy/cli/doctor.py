@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mobiledeploy.cli import _frame
-from mobiledeploy.core.errors import MissingError
+from mobiledeploy.cli import _frame, _settings
+from mobiledeploy.core.errors import InputError, MissingError, UsageError, of_code
 from mobiledeploy.core.units import size
 
 if TYPE_CHECKING:
     from mobiledeploy.core import apart
     from mobiledeploy.core.native import Equipment
+    from mobiledeploy.steps.android_libraries import AndroidLibraries
     from mobiledeploy.verbs import doctor
 
 
@@ -30,10 +32,35 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Fetch the packages that open a .pt2 of torch.export, 5.3 GB, into the user's cache.",
 )
+@click.option(
+    "--phone",
+    is_flag=True,
+    help="Take the steps of the first contact with a phone, and say what each still needs.",
+)
+@_settings.output(
+    "--record",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file of --phone, which can be sent as an issue.  [default: first-contact.json]",
+)
+@click.option(
+    "--android",
+    type=click.Path(path_type=Path),
+    metavar="APP",
+    help="Check whether phones with pages of 16 KB load the native libraries of APP: an .apk, .aab "
+    "or .aar, a folder, or one library.",
+)
 @click.option("--clean", is_flag=True, help="Remove our caches; print what and how much.")
 @_frame.common
 def command(
-    clean: bool, emulator: bool, torch: bool, json: bool, quiet: bool, verbose: int
+    clean: bool,
+    emulator: bool,
+    torch: bool,
+    phone: bool,
+    record: Path | None,
+    android: Path | None,
+    json: bool,
+    quiet: bool,
+    verbose: int,
 ) -> None:
     """Show what is installed, what is missing, and the line that fixes it.
 
@@ -42,6 +69,8 @@ def command(
     """
     from mobiledeploy.verbs import doctor
 
+    if record is not None and not phone:
+        raise UsageError("--record is for --phone", "leave it out")
     with _frame.Terminal(quiet, verbose) as reporter:
         if clean:
             _show_removed(doctor.doctor_clean(), json)
@@ -51,6 +80,12 @@ def command(
             return
         if torch:
             _show_environment(doctor.doctor_torch(reporter=reporter), json)
+            return
+        if phone:
+            _show_contact(record, reporter, json)
+            return
+        if android is not None:
+            _show_libraries(doctor.doctor_android(android), json)
             return
         diagnosis = doctor.doctor()
         for warning in diagnosis.warnings:
@@ -92,6 +127,39 @@ def _show_equipment(equipment: Equipment, json: bool) -> None:
         return
     _frame.table(("part", "version"), list(equipment.versions.items()))
     click.echo(f"the emulator is {equipment.qemu}; next: mobiledeploy bench --device emulator")
+
+
+def _show_contact(record: Path | None, reporter: _frame.Terminal, json: bool) -> None:
+    from mobiledeploy.verbs import doctor
+
+    default = Path("first-contact.json")
+    if record is None:
+        _settings.refuse_link_out(default, "--record")
+    path = record or default
+    contact = doctor.doctor_phone(record=path, reporter=reporter)
+    if json:
+        _frame.emit_json(contact)
+    else:
+        _frame.show(contact)
+        click.echo()
+        click.echo(f"{path} holds this, the phone's facts, and no serial number; read it, and send")
+        click.echo("it to us as an issue: no physical phone has been seen yet.")
+    if step := contact.failed:
+        raise of_code(contact.exit_code, f"{step.name}: {step.about}", step.advice)
+    reporter.say("next: mobiledeploy bench --device adb")
+
+
+def _show_libraries(result: AndroidLibraries, json: bool) -> None:
+    if json:
+        _frame.emit_json(result)
+    elif result.libraries:
+        _frame.show(result)
+    else:
+        click.echo("no native libraries: nothing depends on the size of pages")
+    if result.unfit:
+        one = result.unfit[0]
+        several = f"{len(result.unfit)} of {len(result.libraries)} libraries"
+        raise InputError(f"{several} do not load on all phones, {one.name}: {one.state}", one.fix)
 
 
 def _show_environment(environment: apart.Environment, json: bool) -> None:

@@ -86,6 +86,13 @@ _CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
     show_default=True,
     help="Folder for the model's folder.",
 )
+@_settings.option(
+    "--app",
+    type=_frame.Names(),
+    metavar="NAME,...",
+    help="Write an app too, which answers images by one of the files (docs/app.md): python, cpp, "
+    "javascript, android (Kotlin), or that of a plugin.",
+)
 @click.option("--force", is_flag=True, help="Make all files again, even if nothing changed.")
 @click.option(
     "--custom-objects",
@@ -116,6 +123,7 @@ def command(
     no_shrink: bool,
     task: str | None,
     out: Path,
+    app: tuple[str, ...] | None,
     force: bool,
     custom_objects: Path | None,
     unsafe: bool,
@@ -154,6 +162,7 @@ def command(
             no_shrink=no_shrink,
             task=task,
             out=out,
+            app=app or (),
             force=force,
             custom_objects=custom_objects,
             unsafe=unsafe,

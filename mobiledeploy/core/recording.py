@@ -25,8 +25,9 @@ _MOST_ROUNDS = 100_000
 class BenchRequest:
     """The settings of a timing: all that it depends on besides its device.
 
-    `rounds` is for a comparison (`bench --compare`). `command` says what was recorded: `bench`,
-    or a command that predicts, of which `runs`, `seconds` and `fixed_performance` mean nothing.
+    `rounds` is for a comparison (`bench --compare`), `energy` for `bench --energy`.
+    `command` says what was recorded: `bench`, or a command that predicts, of which `runs`,
+    `seconds` and `fixed_performance` mean nothing.
     """
 
     device: str
@@ -39,6 +40,7 @@ class BenchRequest:
     fixed_performance: bool
     rounds: int | None = None
     command: str = "bench"
+    energy: bool = False
 
 
 @dataclass(frozen=True)

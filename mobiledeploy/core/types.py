@@ -1062,12 +1062,36 @@ class Report(Record):
 
 
 @dataclass(frozen=True)
+class EnergyFigure(Record):
+    """Energy of an inference as the machine itself tells it, by blocks of idleness and of load.
+
+    `source` is `battery`, `pmic` for that of a Raspberry Pi 5, or `rails` for those of a Pixel;
+    `method` says what was read: `rails` (their sum), `power`, `current` (and voltage), or `charge
+    counter`. `idle_w`
+    and `load_w` are the mean power of each block, `run_ns` the mean time of a run in each block of
+    load. `above_idle_j` is the median over rounds of what an inference takes above idle, with its
+    95 % interval; `whole_j` is what the whole machine takes meanwhile. It is measured: nothing is
+    corrected for losses that the machine does not tell.
+    """
+
+    source: Literal["pmic", "rails", "battery"]
+    method: Literal["rails", "power", "current", "charge counter"]
+    idle_w: tuple[float, ...]
+    load_w: tuple[float, ...]
+    run_ns: tuple[float, ...]
+    above_idle_j: float
+    interval_j: tuple[float, float]
+    whole_j: float
+
+
+@dataclass(frozen=True)
 class Measured(Record):
     """Time on a real machine by a clock: raw samples, with warm-ups and the machine's facts.
 
     `median_ns` and its 95 % interval are of `samples_ns`. `golden_steps` is how far the answer of
     the last run is from that of the export for the same image, in quantization steps (a 255th of
-    the range of a float answer); None if they were not compared.
+    the range of a float answer); None if they were not compared. `energy` is None unless it was
+    asked for.
     """
 
     artifact_sha256: str
@@ -1084,6 +1108,7 @@ class Measured(Record):
     facts_after: Mapping[str, str]
     warnings: tuple[NamedWarning, ...] = ()
     golden_steps: float | None = None
+    energy: EnergyFigure | None = None
     kind: Literal["measured"] = "measured"
 
 

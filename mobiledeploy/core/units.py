@@ -29,6 +29,16 @@ def duration(ns: float) -> str:
     return f"{value:.3g} s"
 
 
+def energy(joules: float) -> str:
+    """0.001234 J -> '1.23 mJ', three digits."""
+    value = joules * 1e9
+    for unit in ("nJ", "uJ", "mJ"):
+        if abs(value) < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} J"
+
+
 def percent(fraction: float | None, digits: int = 1) -> str:
     """0.9312 -> '93.1 %'; None -> an en dash."""
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"

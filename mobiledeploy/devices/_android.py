@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from mobiledeploy.devices import _linux
@@ -18,6 +17,8 @@ echo =battery; dumpsys battery 2>/dev/null
 echo =thermal; dumpsys thermalservice 2>/dev/null
 echo =power; dumpsys power 2>/dev/null | grep -m 1 mWakefulness=
 echo =taskset; command -v taskset
+echo =pages; getconf PAGE_SIZE 2>/dev/null
+echo =free; df -k /data/local/tmp 2>/dev/null
 echo =end
 """
 
@@ -65,10 +66,9 @@ def facts(text: str) -> dict[str, str]:
     return {key: " ".join(value.split()) for key, value in facts_by_name.items() if value}
 
 
-def abi(path: Path) -> str | None:
-    """Android's name of the ABI of an ELF file; None for another file."""
-    machine = _linux.machine(path)
-    return None if machine is None else _ABI_OF.get(machine, machine)
+def abi(machine: str) -> str:
+    """Android's name of the ABI of a machine that `uname -m` names."""
+    return _ABI_OF.get(machine, machine)
 
 
 def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
@@ -86,6 +86,10 @@ def _facts(sections: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
     yield "machine", f"android-{machine}" if android and machine else machine
     yield "kernel", "".join(sections.get("kernel", [])[:1])
     yield "taskset", "yes" if sections.get("taskset") else ""
+    page = "".join(sections.get("pages", [])[:1])
+    yield "page_bytes", page if page.isdecimal() else ""
+    free = _linux.free_bytes("\n".join(sections.get("free", [])))
+    yield "free_bytes", "" if free is None else str(free)
     yield from _linux.state(sections.get("files", []))
     yield from _battery(sections.get("battery", []))
     yield from _thermal(sections.get("thermal", []))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-
-from mobiledeploy.core import inputs
 
 # One script is one round trip. It holds no text of the user's, so nothing needs quoting.
 _CPU = "/sys/devices/system/cpu/cpu[0-9]*"
@@ -22,8 +18,6 @@ FILES = " ".join(
     ]
 )
 """The files that `state` reads; none of their names needs quoting."""
-# https://refspecs.linuxfoundation.org/elf: e_machine, in the words of `uname -m`.
-_MACHINES = {3: "i686", 40: "armv7l", 62: "x86_64", 183: "aarch64", 243: "riscv64"}
 
 
 def sections(text: str) -> dict[str, list[str]]:
@@ -69,16 +63,6 @@ def state(lines: list[str]) -> Iterator[tuple[str, str]]:
 
 def _pairs(values: Mapping[int, str] | Mapping[str, str]) -> str:
     return " ".join(f"{key}:{value}" for key, value in values.items())
-
-
-def machine(path: Path) -> str | None:
-    """The machine of an ELF file, as `uname -m` names it; None for another file."""
-    with inputs.open_file(path) as stream:
-        head = stream.read(20)
-    if len(head) < 20 or head[:4] != b"\x7fELF":
-        return None
-    (number,) = struct.unpack("<H" if head[5] == 1 else ">H", head[18:20])
-    return _MACHINES.get(number, f"ELF machine {number}")
 
 
 def free_bytes(text: str) -> int | None:

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobiledeploy.core import leases, native
+from mobiledeploy.core import elf, leases, native
 from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import DeviceInfo, Kind
+from mobiledeploy.core.types import DeviceInfo, Kind, NamedWarning
 from mobiledeploy.devices import _android, _remote
 from mobiledeploy.devices._child import Child
 from mobiledeploy.devices._remote import RemoteProcess, ShellOutput
@@ -88,6 +88,7 @@ class Phone(_remote.RemoteSession):
         super().__init__(f"phone {serial}", FOLDER, _remote.owner(), reporter)
         self._serial = serial
         self._abis: list[str] = []
+        self._page_bytes = 0
 
     def facts(self) -> Mapping[str, str]:
         """What the phone is, and its present state.
@@ -99,6 +100,7 @@ class Phone(_remote.RemoteSession):
             raise self._error(output.err, "it does not report its facts")
         facts_by_name = _android.facts(output.out)
         self._abis = facts_by_name.get("abis", "").split(",")
+        self._page_bytes = int(facts_by_name.get("page_bytes", "0"))
         return facts_by_name
 
     def run(self, argv: Sequence[str]) -> RemoteProcess:
@@ -134,17 +136,32 @@ class Phone(_remote.RemoteSession):
         return DeviceError(f"{self._who} is {state}", _fix(state))
 
     def _refuse_foreign(self, path: Path) -> bool:
-        content_abi = _android.abi(path)
-        if content_abi is None:
+        program = elf.read(path)
+        if program is None:
             return False
         if not self._abis:
             self.facts()
+        content_abi = _android.abi(program.machine)
         if any(self._abis) and content_abi not in self._abis:
             raise DeviceError(
                 f"{path.name} is for {content_abi}, and {self._who} runs {', '.join(self._abis)}",
                 "take the build for the phone's ABI",
             )
+        self._check_pages(path.name, program)
         return True
+
+    def _check_pages(self, name: str, program: elf.ElfFile) -> None:
+        """DeviceError for pages that the phone has not; a warning for those of other phones."""
+        pages = program.page_bytes
+        if pages is None or program.machine != "aarch64" or pages >= elf.PAGE_BYTES:
+            return
+        linked = f"{name} is linked for pages of {pages} bytes"
+        remedy = f"link it with {elf.LINKER_OPTION}, or take a build for 16 KB pages"
+        if pages < self._page_bytes:
+            raise DeviceError(f"{linked}, and {self._who} has pages of {self._page_bytes}", remedy)
+        self._reporter.warn(
+            NamedWarning("small-pages", f"{linked}: phones with 16 KB pages do not load it", remedy)
+        )
 
     def _start(self, command: str) -> Child:
         return Child((*_command(self._serial), "shell", command))

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from mobiledeploy.core import inputs, leases, native
+from mobiledeploy.core import elf, inputs, leases, native
 from mobiledeploy.core.errors import DeviceError, MissingError, UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import DeviceInfo, Kind
@@ -308,14 +308,14 @@ class Board(RemoteSession):
         yield from lines
 
     def _refuse_foreign(self, path: Path) -> bool:
-        machine = _linux.machine(path)
-        if machine is None:
+        program = elf.read(path)
+        if program is None:
             return False
         if not self._machine:
             self.facts()
-        if self._machine and machine != self._machine:
+        if self._machine and program.machine != self._machine:
             raise DeviceError(
-                f"{path.name} is for {machine}, and {self._who} is {self._machine}",
+                f"{path.name} is for {program.machine}, and {self._who} is {self._machine}",
                 "take the build for that machine",
             )
         return True

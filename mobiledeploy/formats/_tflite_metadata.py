@@ -47,7 +47,7 @@ def of_file(graph: Graph, content: bytes) -> Preprocessing | None:
         images = _children(graphs[0], 2) if graphs else []
         normal = _normalization(images[0]) if images else None
         answers = _children(graphs[0], 3) if graphs else []
-        names = [_text(file, 0) for file in (_children(answers[0], 6) if answers else [])]
+        names = [_text(file, 0) for answer in answers for file in _children(answer, 6)]
     except (*BROKEN, UnicodeDecodeError) as error:
         raise InputError("its metadata is damaged") from error
     if normal is None:

@@ -28,11 +28,17 @@ from mobiledeploy.core.types import (
     Tensor,
 )
 from mobiledeploy.formats import _tflite_metadata
+from mobiledeploy.graphs import postprocess
 from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
 
 SUFFIX = ".tflite"
 _BETTER_IN_FLOAT = ("L2_NORMALIZATION",)
 _COLOR_SPACES = {"rgb": 1, "gray": 2}
+_LOCATION, _CATEGORY = "location", "category"
+_OF_BOXES = (_LOCATION, _CATEGORY, "score", "number of detections")
+"""The names by which MediaPipe knows the outputs of TFLite_Detection_PostProcess."""
+# Kinds of an associated file: a label for each place of a tensor, or for each value in it.
+_AXIS_LABELS, _VALUE_LABELS = 2, 3
 _LABELLED = ("classification", "detection", "multilabel", "segmentation")
 _WEIGHTS = (np.float32, np.float16, np.int8)
 """The types of weights; 4-bit codes are read as one byte each."""
@@ -229,18 +235,39 @@ def _metadata(contract: Contract) -> bytes:
         signature = Signature((image,), (ModelOutput("scores", ()),))
     inputs = _tables(builder, [_input(builder, contract, end) for end in signature.inputs])
     answers = []
-    for end in signature.outputs:
-        answer = {0: builder.CreateString(end.name), 1: builder.CreateString(contract.output)}
+    chosen = tuple(end.name for end in signature.outputs) == postprocess.NAMES
+    names = _OF_BOXES if chosen else [end.name for end in signature.outputs]
+    for name in names:
+        answer = {0: builder.CreateString(name), 1: builder.CreateString(contract.output)}
+        if chosen and name == _LOCATION:
+            answer[3] = _boxes(builder)
         if contract.preprocessing.labels and contract.task in _LABELLED:
-            name = builder.CreateString(_LABELS)
-            labels = _table(builder, {0: name}, kinds={2: 2})  # TENSOR_AXIS_LABELS
-            answer[6] = _tables(builder, [labels])
+            if not chosen:
+                answer[6] = _label_files(builder, _AXIS_LABELS)
+            elif name == _CATEGORY:
+                answer[6] = _label_files(builder, _VALUE_LABELS)
         answers.append(_table(builder, answer))
     outputs = _tables(builder, answers)
     graph = _tables(builder, [_table(builder, {2: inputs, 3: outputs})])
-    name, version = builder.CreateString(contract.name), builder.CreateString("1.0.0")
-    builder.Finish(_table(builder, {0: name, 3: graph, 7: version}), file_identifier=b"M001")
+    model_name, version = builder.CreateString(contract.name), builder.CreateString("1.0.0")
+    builder.Finish(_table(builder, {0: model_name, 3: graph, 7: version}), file_identifier=b"M001")
     return bytes(builder.Output())
+
+
+def _label_files(builder: Any, kind: int) -> int:
+    """The labels as the associated file of an output."""
+    name = builder.CreateString(_LABELS)
+    return _tables(builder, [_table(builder, {0: name}, kinds={2: kind})])
+
+
+def _boxes(builder: Any) -> int:
+    """The content of the boxes of TFLite_Detection_PostProcess: BoundingBoxProperties.
+
+    Their numbers are top, left, bottom and right, as fractions; the schema counts from the left.
+    """
+    index = int(builder.CreateNumpyVector(np.array((1, 0, 3, 2), np.uint32)))
+    edges = _table(builder, {0: index}, kinds={1: 1, 2: 0})  # BOUNDARIES, RATIO
+    return _table(builder, {1: edges}, kinds={0: 3})
 
 
 def _input(builder: Any, contract: Contract, end: ModelInput) -> int:

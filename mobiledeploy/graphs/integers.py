@@ -1,7 +1,7 @@
 """The one module that makes integers: a float TFLite and its tensors' ranges -> an integer TFLite.
 
 AI Edge Quantizer does the work (https://github.com/google-ai-edge/ai-edge-quantizer, Apache 2.0).
-This module adds three things:
+This module adds four things:
 
 - The quantizer lets 32-bit biases overflow in channels with nearly zero weights: there the step of
   the bias, s_in * s_w, is so small that the bias has no code. Such a channel gets a larger weight
@@ -12,10 +12,12 @@ This module adds three things:
   afterwards by the rules of the 8-bit specification
   (https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec) and of
   the kernels.
+- The quantizer fails at weights of a convolution above 32 MiB. It gets them in two dimensions.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -39,6 +41,9 @@ _GRANULARITIES = {
 }
 _LARGEST_BIAS = 2**30
 """In codes; the sum of the products has the other half of the 32 bits."""
+
+_LARGEST_PART = 32 * 1024 * 1024
+"""In bytes: how much of a constant the quantizer codes at once."""
 
 _ANY = frozenset(("ABS", "ELU", "EXP", "LEAKY_RELU", "LOG", "PRELU", "RELU6", "RELU_N1_TO_1"))
 """Operators whose int8 kernel accepts any scales."""
@@ -112,13 +117,14 @@ def integers(
             f"^{re.escape(name)};$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
     extents = {name: _extent(low, high) for name, (low, high) in ranges.items()}
-    graph = Graph(_quantize(content, recipe, extents))
+    floats = Graph(content)
+    graph = _quantize(content, floats, recipe, extents)
     _put_on_codes(graph, ranges, activation_bits, frozenset(float_tensors))
     _code_unread_parts(graph)
     _find_best_codes(graph)
     if not float_ends:
         _code_outputs(graph)
-    _keep_biases_in_range(graph, Graph(content))
+    _keep_biases_in_range(graph, floats)
     return graph.pack()
 
 
@@ -133,22 +139,43 @@ def dynamic(content: bytes, *, granularity: Granularity = "per-channel") -> byte
     recipe.add_quantization_config(
         ".*", qtyping.TFLOperationName.DEPTHWISE_CONV_2D, algorithm_key=AlgorithmName.NO_QUANTIZE
     )
-    return Graph(_quantize(content, recipe, {})).pack()
+    return _quantize(content, Graph(content), recipe, {}).pack()
 
 
 def _quantize(
-    content: bytes, recipe: recipe_manager.RecipeManager, extents: dict[str, Any]
-) -> bytes:
+    content: bytes,
+    floats: Graph,
+    recipe: recipe_manager.RecipeManager,
+    extents: dict[str, Any],
+) -> Graph:
+    """The integers of `content`, whose graph is `floats`, as the quantizer makes them."""
     # Its class Quantizer would also load an interpreter, only to check the ranges.
     model = tfl_flatbuffer_utils.read_model(memoryview(content))
+    large = _large_kernels(floats)
+    for index in large:
+        filters, *sides = floats.shape(index)
+        model.subgraphs[0].tensors[index].shape = [filters, math.prod(sides)]
     try:
         generator = params_generator.ParamsGenerator(model)
         # The warnings are about biases that have no code; they get one afterwards.
         with np.errstate(invalid="ignore"):
             parameters = generator.generate_quantization_parameters(recipe, extents, False)
-            return bytes(model_modifier.ModelModifier(model).modify_model(parameters))
+            graph = Graph(bytes(model_modifier.ModelModifier(model).modify_model(parameters)))
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"the quantizer rejected the model: {first_line(error)}") from error
+    for index in large:
+        graph.set_shape(index, floats.shape(index))
+    return graph
+
+
+def _large_kernels(graph: Graph) -> set[int]:
+    """The weights of convolutions that the quantizer codes in parts; it can do so in 2-D only."""
+    kernels = {op.inputs[1] for op in graph.ops if graph.kind(op) in ("CONV_2D", "TRANSPOSE_CONV")}
+    return {
+        index
+        for index in kernels
+        if (values := graph.bytes_of(index)) is not None and values.nbytes > _LARGEST_PART
+    }
 
 
 def _extent(low: float, high: float) -> dict[str, np.float32]:

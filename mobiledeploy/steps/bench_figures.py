@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.recording import BenchRequest
-from mobiledeploy.core.types import Failed, Measurement
+from mobiledeploy.core.types import Failed, Measured, Measurement
 from mobiledeploy.steps import arguments, bench_tables, count, estimate, phones, resolve
+from mobiledeploy.steps import energy as energies
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, open_session
 from mobiledeploy.store.database import Store
@@ -55,6 +56,7 @@ def time_artifacts(
     seconds: float = SECONDS,
     fixed_performance: bool = True,
     record: Path | None = None,
+    energy: bool = False,
     reporter: Reporter = SILENT,
 ) -> dict[Path, Measurement]:
     """Does the work of `bench`; failures of single paths go to `failures` and are not raised."""
@@ -75,8 +77,11 @@ def time_artifacts(
             runs=runs,
             seconds=seconds,
             fixed_performance=fixed_performance,
+            energy=energy,
         ),
     )
+    if request.energy:
+        energies.need_device(place, request.runner)
     timings = []
     for path in dict.fromkeys(paths):
         with failures.of(path):
@@ -90,6 +95,7 @@ def time_artifacts(
         open_session(place, request, record, reporter) as session,
         Store.keeping(reporter) as store,
     ):
+        source = energies.need_source(session) if request.energy else None
         guard = phones.Guard(session, request, place.is_recording, reporter)
         for timing in timings:
             with failures.of(timing.path):
@@ -100,6 +106,8 @@ def time_artifacts(
                     if place.counts_instructions
                     else guard.measure(timing.path.name, partial(timing.measure, session))
                 )
+                if source is not None and isinstance(figure, Measured):
+                    figure = replace(figure, energy=energies.measure(session, timing, source))
                 store.add_artifact(timing.artifact)
                 store.add_measurement(figure, place.recorded_at)
                 figures[timing.path] = figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from mobiledeploy.analysis.layer_counts import MULTIPLICATIONS
@@ -20,6 +21,7 @@ def tables(
     both = list(zip(paths, figures, strict=True))
     return (
         *_measured([(path, m) for path, m in both if isinstance(m, Measured)], recorded_at),
+        *_energies([(path, m) for path, m in both if isinstance(m, Measured)]),
         *_estimated([(path, m) for path, m in both if isinstance(m, Estimated)]),
         *_counted([(path, m) for path, m in both if isinstance(m, Counted)]),
     )
@@ -70,6 +72,32 @@ def _measured(figures: Sequence[tuple[str, Measured]], recorded_at: str) -> Iter
         f"{recorded_prefix(recorded_at)}measured on {machine(first)}, "
         f"{units.several(first.target.threads, 'thread')}, batch 1",
         optional=("peak memory", "runs", "delegated"),
+    )
+
+
+def _energies(figures: Sequence[tuple[str, Measured]]) -> Iterator[Table]:
+    rows = tuple(
+        (
+            path,
+            units.energy(e.above_idle_j),
+            " to ".join(units.energy(end) for end in e.interval_j),
+            units.energy(e.whole_j),
+            f"{statistics.median(e.idle_w):.3g} W",
+            f"{statistics.median(e.load_w):.3g} W",
+        )
+        for path, m in figures
+        if (e := m.energy) is not None
+    )
+    if not rows:
+        return
+    e = next(m.energy for _, m in figures if m.energy is not None)
+    sources = {"pmic": "its PMIC's rails", "rails": "its power rails"}
+    how = sources.get(e.source, f"its battery's {e.method}")
+    yield Table(
+        ("file", "above idle", "95 % interval", "whole machine", "at idle", "under load"),
+        rows,
+        f"energy of an inference, measured by {how}",
+        optional=("at idle", "under load"),
     )
 
 

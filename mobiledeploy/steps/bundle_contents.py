@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mobiledeploy.core.types import Artifact, LatencyComparison, NamedWarning, V
 from mobiledeploy.steps import (
     baseline,
     bill_of_materials,
+    bundle_archive,
     bundle_commands,
     bundle_environment,
     golden,
@@ -68,6 +69,31 @@ class BundleContents:
     environment: BundleEnvironment
     accepted: tuple[Accepted, ...]
     figures: tuple[StoredRecord, ...]
+
+
+@dataclass(frozen=True)
+class OpenedBundle:
+    """A bundle that was checked: its members lie in `folder` until it is closed."""
+
+    folder: Path
+    members: int
+    sha256: str
+    contents: BundleContents
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[OpenedBundle]:
+    """The bundle at `path`, every byte of it checked, in a temporary folder.
+
+    Raises:
+        InputError: it is no bundle, or a part of it is missing, surplus or was changed.
+    """
+    with artifacts.scratch() as scratch:
+        folder = scratch / "content"
+        folder.mkdir()
+        manifest, sha256 = bundle_archive.extract(path, folder)
+        contents = check(folder, manifest, inputs.printable(path))
+        yield OpenedBundle(folder, len(manifest.members), sha256, contents)
 
 
 def gather(

@@ -294,8 +294,8 @@ class Candidates:
             self._left_out[recipe.name, why] += 1
             return None
         try:
-            series = self._of_series(precision, counts.family)
-            latency_ns, interval_ns = series.latency(counts.workload, name)
+            series = self._of_series(precision, counts.work.family)
+            latency_ns, interval_ns = series.latency(counts.work, name)
         except TooWide:
             why = f"the points of {self.device} say too little about them; {estimate.CALIBRATE}"
             self._left_out[f"{precision} networks", why] += 1

@@ -398,7 +398,7 @@ def is_latency(one: PointSeries) -> bool:
 
 def _counted_networks() -> list[PointSeries]:
     """The instructions of published networks on emulated cores, as further series of XNNPACK."""
-    workloads = {name: one.workload for name, one in network_counts.load().items()}
+    workloads = {name: one.work for name, one in network_counts.load().items()}
     return [
         PointSeries(
             f"{EMULATED}{core}",
@@ -471,7 +471,7 @@ def _warnings(
     path: Path, artifact: Artifact, choice: SeriesFit, family: str
 ) -> Iterator[NamedWarning]:
     def warn(name: str, message: str, advice: str = "") -> NamedWarning:
-        return NamedWarning(name, f"{path.name}: {message}", advice)
+        return NamedWarning(name, message, advice, str(path))
 
     name, runtime = choice.card.name, choice.series.runtime
     if runtime not in runtimes.published_as(artifact.format):

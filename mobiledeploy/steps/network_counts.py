@@ -30,30 +30,17 @@ OVERHEAD = 20_000
 class NetworkCounts:
     """The counts of a network with `CLASSES` classes.
 
-    `network` is its name (`ModelSpec.name`) and `family` its card. The next seven are as in
-    `Workload`. `biases` are one for each filter, because normalisation is folded into them.
+    `network` is its name (`ModelSpec.name`), `work` the work of one inference, whose family is its
+    card. `biases` are one for each filter, because normalisation is folded into them.
     `peak_activations` are the numbers that inputs and results take at one moment, as in
     `costs.Cost`. `features` are the inputs of the last layer, 0 if that is not fully connected.
     """
 
     network: str
-    family: str
-    mult_adds: int
-    dense: int
-    depthwise: int
-    activations: int
-    kernels: int
-    classifier: int
-    operators: int
+    work: Workload
     biases: int
     peak_activations: int
     features: int
-
-    @property
-    def workload(self) -> Workload:
-        """The work of one inference."""
-        names = [field.name for field in dataclasses.fields(Workload)]
-        return Workload(**{name: getattr(self, name) for name in names})
 
     def with_classes(self, classes: int) -> NetworkCounts | None:
         """The counts with another number of classes; None if the last layer is not one to scale."""
@@ -62,14 +49,14 @@ class NetworkCounts:
         if not self.features:
             return None
         more = classes - CLASSES
-        return dataclasses.replace(
-            self,
-            mult_adds=self.mult_adds + self.features * more,
-            dense=self.dense + self.features * more,
-            activations=self.activations + more,
-            classifier=self.classifier + self.features * more,
-            biases=self.biases + more,
+        work = dataclasses.replace(
+            self.work,
+            mult_adds=self.work.mult_adds + self.features * more,
+            dense=self.work.dense + self.features * more,
+            activations=self.work.activations + more,
+            classifier=self.work.classifier + self.features * more,
         )
+        return dataclasses.replace(self, work=work, biases=self.biases + more)
 
     def size_bytes(self, recipe: Recipe) -> int:
         """About the size of its TFLite by a recipe.
@@ -79,7 +66,7 @@ class NetworkCounts:
         """
         bits = 16 if recipe.weight_bits == 16 else 32
         scales = (recipe.granularity == "per-channel") + recipe.full_integer
-        weights = (self.kernels + self.classifier) * recipe.weight_bits // 8
+        weights = (self.work.kernels + self.work.classifier) * recipe.weight_bits // 8
         return weights + self.biases * (bits // 8 + 12 * scales) + OVERHEAD
 
     def memory_bytes(self, recipe: Recipe) -> int:
@@ -88,7 +75,15 @@ class NetworkCounts:
         return self.size_bytes(recipe) + self.peak_activations * bits // 8
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(NetworkCounts))
+WORK = tuple(field.name for field in dataclasses.fields(Workload))
+OWN = tuple(f.name for f in dataclasses.fields(NetworkCounts) if f.name not in ("network", "work"))
+COLUMNS = ("network", *WORK, *OWN)
+
+
+def row(counts: NetworkCounts) -> dict[str, object]:
+    """`counts` as a row of the table."""
+    own = {name: getattr(counts, name) for name in OWN}
+    return {"network": counts.network} | dataclasses.asdict(counts.work) | own
 
 
 def count(layers: Sequence[Layer], spec: ModelSpec) -> NetworkCounts:
@@ -99,7 +94,7 @@ def count(layers: Sequence[Layer], spec: ModelSpec) -> NetworkCounts:
     fully_connected = last.kind == costs.FULLY_CONNECTED
     return NetworkCounts(
         network=spec.name,
-        **dataclasses.asdict(work),
+        work=work,
         # Not those in the file: random weights leave equal biases, which a converter stores once.
         biases=sum(row.output[-1] for row in cost.layers if row.mult_adds),
         peak_activations=cost.peak_activation_bytes // 4,
@@ -116,12 +111,13 @@ def load() -> Mapping[str, NetworkCounts]:
             continue
         text = inputs.text(path, inputs.TABLE)
         try:
-            for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
-                numbers = {name: int(row[name]) for name in COLUMNS[2:]}
-                counts = NetworkCounts(row["network"], row["family"], **numbers)
+            for line in csv.DictReader(io.StringIO(text, newline=""), strict=True):
+                numbers = {name: int(line[name]) for name in COLUMNS[2:]}
                 if min(numbers.values()) < 0:
-                    raise ValueError(f"{counts.network} has impossible counts")
-                by_name[counts.network] = counts
+                    raise ValueError(f"{line['network']} has impossible counts")
+                work = Workload(line["family"], **{name: numbers[name] for name in WORK[1:]})
+                own = {name: numbers[name] for name in OWN}
+                by_name[line["network"]] = NetworkCounts(line["network"], work, **own)
         except (csv.Error, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path} is damaged: {error}") from error
     return by_name

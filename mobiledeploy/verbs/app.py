@@ -13,7 +13,7 @@ from PIL import Image
 
 from mobiledeploy.core import artifacts, inputs, preprocessing, protocol, records
 from mobiledeploy.core.display import Record, Table
-from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import APPS, RUNTIMES, TASKS
 from mobiledeploy.core.ports import AppLanguage, Reporter
 from mobiledeploy.core.samples import class_name, class_offset
@@ -26,14 +26,12 @@ from mobiledeploy.core.types import (
     ModelOutput,
     NamedWarning,
 )
-from mobiledeploy.steps import golden, golden_inputs, runtimes
+from mobiledeploy.steps import app_choice, golden, golden_inputs, runtimes
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.predictors import PredictionOptions, Predictor
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.runner_pool import answer_outputs
 
-INPUT_TYPES = ("float32", "int8", "uint8")
-OUTPUT_TYPES = ("float32", "int8", "uint8")
 _FOLDER = "golden"
 
 
@@ -112,7 +110,7 @@ def app(
     artifact_ = artifacts.load(path)
     golden.images(path, artifact_.golden)
     image = _only_image(path, artifact_, language, plugin)
-    _refuse_full(folder)
+    app_choice.refuse_full(folder)
     contract, files, warnings = _contract(path, artifact_, image, plugin, reporter)
     files |= plugin.files(contract)
     model = inputs.read(path, inputs.FINISHED)
@@ -164,8 +162,8 @@ def _only_image(path: Path, artifact: Artifact, language: str, plugin: AppLangua
             elsewhere or f"export it with --task {', '.join(plugin.TASKS)}",
         )
     for what, types, tensors in (
-        ("takes", INPUT_TYPES, artifact.inputs),
-        ("gives", OUTPUT_TYPES, artifact.outputs),
+        ("takes", app_choice.INPUT_TYPES, artifact.inputs),
+        ("gives", app_choice.OUTPUT_TYPES, artifact.outputs),
     ):
         for tensor in tensors:
             if tensor.dtype not in types:
@@ -175,15 +173,6 @@ def _only_image(path: Path, artifact: Artifact, language: str, plugin: AppLangua
                     "export it with --io float",
                 )
     return ends.image
-
-
-def _refuse_full(folder: Path) -> None:
-    """UsageError for a place that holds something: an app does not mix with other files."""
-    with records.writing(folder):
-        holds = folder.is_dir() and any(folder.iterdir())
-    if holds or (folder.exists() and not folder.is_dir()):
-        what = "holds files already" if holds else "is not a folder"
-        raise UsageError(f"{folder} {what}", "remove it, or choose another --out")
 
 
 def _contract(

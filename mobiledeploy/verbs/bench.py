@@ -41,6 +41,7 @@ def bench(
     seconds: float = SECONDS,
     fixed_performance: bool = True,
     record: AnyPath | None = None,
+    energy: bool = False,
     reporter: Reporter | None = None,
 ) -> BenchResult:
     """Times artifacts, one image at a time, or counts or estimates if the device needs it.
@@ -74,6 +75,8 @@ def bench(
         seconds: the time limit for one artifact.
         fixed_performance: tries a phone's mode of fixed clocks, and keeps it if times spread less.
         record: a file for the recording of the session, for `replay:FILE`.
+        energy: also measures the joules of an inference, by blocks of idleness and of load; for a
+            phone that is not being charged, and for boards that tell their power.
         reporter: is told of progress and warnings; the default is a `PythonReporter`.
 
     Returns:
@@ -85,7 +88,8 @@ def bench(
             runtime that does not run an artifact's format; options for a run if nothing runs.
         InputError: an artifact without a record, or with the record of another file.
         DeviceError: the runner died or hangs, or the device was lost.
-        VoidError: a phone or board throttled or was disturbed in each try.
+        VoidError: a phone or board throttled or was disturbed in each try, or its readings do not
+            tell the energy.
         MissingError: the emulator is not installed.
     """
     reporter = reporter or PythonReporter()
@@ -94,7 +98,8 @@ def bench(
     failures = Failures()
     card = resolve.stand_in(device, via)
     if card is not None:
-        for name, value in (("runs", runs), ("record", record), ("runner", runner)):
+        options = {"runs": runs, "record": record, "runner": runner, "energy": energy or None}
+        for name, value in options.items():
             if value is not None:
                 raise UsageError(
                     f"{card.title} is not connected, nothing is timed, and --{name} is for timings",
@@ -117,6 +122,7 @@ def bench(
             seconds=seconds,
             fixed_performance=fixed_performance,
             record=arguments.path(record),
+            energy=energy,
             reporter=reporter,
         )
         result = BenchResult(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobiledeploy.core import artifacts as artifacts_
-from mobiledeploy.core import inputs, records, units
+from mobiledeploy.core import records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Reporter
@@ -22,7 +20,7 @@ from mobiledeploy.steps import (
     reproduction,
 )
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
-from mobiledeploy.steps.bundle_archive import MANIFEST, BundleManifest, BundleMember
+from mobiledeploy.steps.bundle_archive import MANIFEST, BundleMember
 from mobiledeploy.steps.bundle_contents import BundleContents
 from mobiledeploy.steps.bundle_signature import Signer
 from mobiledeploy.steps.model_card import UNKNOWN, Licences
@@ -213,14 +211,14 @@ def bundle_verify(verify: AnyPath, *, key: AnyPath | None = None) -> BundleVerif
     path = Path(verify)
     if key is not None:
         bundle_signature.verify(path, Path(key))
-    with _extracted(path) as (folder, manifest, sha256):
-        contents = bundle_contents.check(folder, manifest, inputs.printable(path))
+    with bundle_contents.opened(path) as opened:
+        contents = opened.contents
     return BundleVerification(
         path=str(path),
-        sha256=sha256,
+        sha256=opened.sha256,
         size_bytes=path.stat().st_size,
         artifacts=_names(contents),
-        members=len(manifest.members),
+        members=opened.members,
         accepted=len(contents.accepted),
         figures=len(contents.figures),
         key=arguments.text(key),
@@ -259,25 +257,15 @@ def bundle_reproduce(
         MissingError: TensorFlow or another asset is missing.
     """
     reporter, path, folder = reporter or PythonReporter(), Path(reproduce), Path(out)
-    with _extracted(path) as (content, manifest, _):
-        contents = bundle_contents.check(content, manifest, inputs.printable(path))
+    with bundle_contents.opened(path) as opened:
         files = reproduction.reproduce(
-            contents,
+            opened.contents,
             folder,
             data=arguments.path(data),
             weights=arguments.path(weights),
             reporter=reporter,
         )
     return BundleReproduction(str(path), str(folder), files)
-
-
-@contextmanager
-def _extracted(path: Path) -> Iterator[tuple[Path, BundleManifest, str]]:
-    """The members of a bundle in a temporary folder, its manifest, and its sha256."""
-    with artifacts_.scratch() as scratch:
-        folder = scratch / "content"
-        folder.mkdir()
-        yield folder, *bundle_archive.extract(path, folder)
 
 
 def _names(contents: BundleContents) -> tuple[str, ...]:

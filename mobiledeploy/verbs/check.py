@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,7 @@ from mobiledeploy.core.types import (
     Report,
     Resize,
 )
-from mobiledeploy.steps import arguments, evaluations
+from mobiledeploy.steps import arguments, bundled_artifacts, evaluations
 from mobiledeploy.steps import baseline as baselines
 from mobiledeploy.steps.accuracy_check import (
     ArtifactCheck,
@@ -39,6 +39,7 @@ from mobiledeploy.steps.accuracy_check import (
 )
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Overrides, Triple
 from mobiledeploy.steps.baseline import CLASSIFICATION, Accepted, Baseline
+from mobiledeploy.steps.bundled_artifacts import UnpackedArtifacts, is_bundle, unpacked
 from mobiledeploy.steps.defaults import BASELINE, UNLABELLED_FLIPS
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
 from mobiledeploy.steps.failures import Failures
@@ -124,7 +125,7 @@ def _cells(change: BaselineChange) -> tuple[str, str]:
 def check(
     artifacts: AnyPaths,
     *,
-    baseline: AnyPath = DEFAULT,
+    baseline: AnyPath | None = None,
     data: AnyPath | None = None,
     task: str | None = None,
     margin: float = MARGIN,
@@ -157,8 +158,10 @@ def check(
         >>> [check.outcome for check in report.checks]
 
     Args:
-        artifacts: one file or several, of `export` or of any other tool.
-        baseline: a file of `update_baseline`.
+        artifacts: one file or several, of `export` or of any other tool; a .zip is a bundle, which
+            is checked as `bundle_verify` does, and whose artifacts are judged.
+        baseline: a file of `update_baseline`, or a bundle that holds one. The default is
+            `mobiledeploy-baseline.json`; if that is not there, the one in the bundle.
         data: images, as for `evaluate`; they must be those of the baseline.
         task: a name of `tasks/`, as for `evaluate`.
         margin: how many points of top-1 (percent) may be lost against the accepted artifact; of
@@ -195,32 +198,39 @@ def check(
     Raises:
         MissingError: no baseline, or no entry for an artifact.
         InputError: an edited baseline, or one of other weights, inputs and outputs, images, labels,
-            preprocessing, classes, runtime or kernels; and the errors of `evaluate`.
-        UsageError: two artifacts of one key; impossible margins; images without labels.
+            preprocessing, classes, runtime or kernels; a bundle that was changed; and the errors of
+            `evaluate`.
+        UsageError: two artifacts of one key; impossible margins; images without labels; no images
+            for an artifact of a bundle, which does not hold them.
     """
     reporter = reporter or PythonReporter()
-    paths, baseline, source = arguments.paths(artifacts), Path(baseline), arguments.text(data)
+    paths, source = arguments.paths(artifacts), arguments.text(data)
+    given = arguments.path(baseline)
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits = _limits(margin, float_margin, floor, max_flips)
     report_files = {"junit": arguments.path(junit), "markdown": arguments.path(markdown)}
     files = {name: path for name, path in report_files.items() if path is not None}
     for path in files.values():
         records.need_folder(path)
-    images = EvaluationImages(source, overrides, task or "", reporter, limit)
     options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
-    update = _update_line(paths, baseline, source, task, options, limit, overrides, not no_labels)
-    with Predictor(options, "check", reporter) as predictor:
+    kept = DEFAULT if given is None or is_bundle(given) else given
+    update = _update_line(paths, kept, source, task, options, limit, overrides, not no_labels)
+    failures = Failures()
+    with (
+        unpacked(paths, source, failures, reporter) as opened,
+        Predictor(options, "check", opened.reporter) as predictor,
+    ):
         report = _report(
-            paths,
-            baseline,
+            opened,
+            given,
             update,
-            images,
+            EvaluationImages(source, overrides, task or "", opened.reporter, limit),
             task or "",
             limits,
             not no_labels,
             on_inconclusive,
             predictor,
-            reporter,
+            failures,
         )
     for name, path in files.items():
         records.write_atomic(path, REPORTS.load(name).render(report))
@@ -228,8 +238,8 @@ def check(
 
 
 def _report(
-    paths: Sequence[Path],
-    baseline: Path,
+    opened: UnpackedArtifacts,
+    given: Path | None,
     update: str,
     images: EvaluationImages,
     task: str,
@@ -237,14 +247,14 @@ def _report(
     labelled: bool,
     on_inconclusive: Literal["fail", "warn"],
     predictor: Predictor,
-    reporter: Reporter,
+    failures: Failures,
 ) -> Report:
-    failures = Failures()
-    by_path = _load(paths, failures)
+    reporter = opened.reporter
+    by_path = _load(opened.paths, failures)
     if not by_path:
         failures.check()
-    baseline_ = baselines.read(baseline, update)
-    entries = {baselines.key(entry): entry for entry in baseline_.accepted}
+    baseline, accepted, own_baseline = _accepted(given, opened, update)
+    entries = {baselines.key(entry): entry for entry in accepted.accepted}
     artifacts: dict[Path, Artifact] = {}
     for path, artifact in by_path.items():
         with failures.of(path):
@@ -304,21 +314,48 @@ def _report(
                 annotations = reference(anchor, evaluation)
             names = images.of(artifact).samples.classes
             checks.append(TaskCheck(one, annotations, names).check(reporter))
+    if own_baseline:
+        reporter.warn(own_baseline)
+        checks = [replace(one, warnings=(*one.warnings, own_baseline)) for one in checks]
     with Store.keeping(reporter) as store:
         for check_ in checks:
             for verdict in check_.verdicts:
                 store.add_verdict(check_.artifact_sha256, "check", verdict)
-    if len(paths) == 1:
+    failed = failures.records()
+    if len(checks) + len(failed) == 1:
         failures.check()
     if predictor.is_recorded:
         failures.check(DeviceError)
-    return Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failures.records())
+    return opened.named(
+        Report(TITLE, tuple(checks), on_inconclusive=on_inconclusive, failed=failed)
+    )
+
+
+def _accepted(
+    given: Path | None, opened: UnpackedArtifacts, update: str
+) -> tuple[Path, Baseline, NamedWarning | None]:
+    """The baseline to judge by, its place for people, and a warning if nobody chose it."""
+    if given is not None:
+        if is_bundle(given):
+            return given, bundled_artifacts.baseline_of(given), None
+        return given, baselines.read(given, update), None
+    for path, contents in opened.bundles.items():
+        holds_all = len(contents.bundled) == len(opened.paths)
+        if contents.accepted and holds_all and not DEFAULT.exists():
+            warning = NamedWarning(
+                "own-baseline",
+                f"there is no {DEFAULT}: {path} is judged by the baseline in it, which is of the "
+                "same files: this shows that they answer as they did, not that they lost nothing",
+                "--baseline with the file, or the bundle, that you accepted before",
+            )
+            return path, Baseline(contents.accepted), warning
+    return DEFAULT, baselines.read(DEFAULT, update), None
 
 
 def update_baseline(
     artifacts: AnyPaths,
     *,
-    baseline: AnyPath = DEFAULT,
+    baseline: AnyPath | None = None,
     data: AnyPath | None = None,
     task: str | None = None,
     margin: float = MARGIN,
@@ -351,8 +388,10 @@ def update_baseline(
         >>> md.update_baseline("build/int8_best.tflite", baseline="accuracy.json")
 
     Args:
-        artifacts: one file or several, of `export` or of any other tool.
-        baseline: the file; keep it under version control.
+        artifacts: one file or several, of `export` or of any other tool, or a bundle, as for
+            `check`.
+        baseline: the file; keep it under version control. The default is
+            `mobiledeploy-baseline.json`.
         data: images, as for `evaluate`.
         task: a name of `tasks/`, as for `evaluate`.
         margin: the margin of later checks, in points of top-1 (percent) or of the task's metric.
@@ -379,19 +418,50 @@ def update_baseline(
         The change of each entry.
 
     Raises:
-        UsageError: no folder for the baseline, or images without labels.
-        InputError: an edited baseline; and the errors of `evaluate`.
+        UsageError: no folder for the baseline, or a bundle in its place; images without labels, or
+            none for an artifact of a bundle.
+        InputError: an edited baseline, or a bundle that was changed; and the errors of `evaluate`.
     """
     reporter = reporter or PythonReporter()
-    paths, baseline, source = arguments.paths(artifacts), Path(baseline), arguments.text(data)
+    paths, source = arguments.paths(artifacts), arguments.text(data)
+    place = DEFAULT if baseline is None else Path(baseline)
+    if is_bundle(place):
+        raise UsageError(f"{place} is a bundle, which is never changed", "name a .json file")
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits, labelled = _limits(margin, FLOAT_MARGIN, None, max_flips), not no_labels
-    failures = Failures()
-    by_path = _load(paths, failures)
-    failures.check()
-    records.need_folder(baseline)
+    records.need_folder(place)
     options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
-    line = _update_line(paths, baseline, source, task, options, limit, overrides, labelled)
+    line = _update_line(paths, place, source, task, options, limit, overrides, labelled)
+    failures = Failures()
+    with (
+        unpacked(paths, source, failures, reporter) as opened,
+        Predictor(options, "check", opened.reporter) as predictor,
+    ):
+        return _update(
+            opened,
+            place,
+            line,
+            EvaluationImages(source, overrides, task or "", opened.reporter, limit),
+            limits,
+            labelled,
+            predictor,
+            failures,
+        )
+
+
+def _update(
+    opened: UnpackedArtifacts,
+    baseline: Path,
+    line: str,
+    images: EvaluationImages,
+    limits: GateLimits,
+    labelled: bool,
+    predictor: Predictor,
+    failures: Failures,
+) -> BaselineUpdate:
+    reporter = opened.reporter
+    by_path = _load(opened.paths, failures)
+    failures.check()
     entries = _entries(baseline, line)
     anchors, siblings = {}, {}
     for path, artifact in by_path.items():
@@ -404,17 +474,15 @@ def update_baseline(
         ):
             anchors[sibling[0]] = sibling[1]
     everything = by_path | anchors
-    images = EvaluationImages(source, overrides, task or "", reporter, limit)
-    with Predictor(options, "check", reporter) as predictor:
-        baselines.need_device(baseline, entries.values(), predictor.device)
-        results = evaluations.each(
-            tuple(everything),
-            failures,
-            predictor=predictor,
-            images=images,
-            compare=False,
-            reporter=reporter,
-        )
+    baselines.need_device(baseline, entries.values(), predictor.device)
+    results = evaluations.each(
+        tuple(everything),
+        failures,
+        predictor=predictor,
+        images=images,
+        compare=False,
+        reporter=reporter,
+    )
     failures.check()
     new_entries: dict[baselines.Key, Accepted] = {}
     changes: dict[Path, BaselineChange] = {}
@@ -469,8 +537,6 @@ def _limits(
 
 
 def _load(paths: Sequence[Path], failures: Failures) -> dict[Path, Artifact]:
-    if not paths:
-        raise UsageError("no artifact was named", "mobiledeploy check build/*/*.tflite")
     by_path = {}
     for path in paths:
         with failures.of(path):

@@ -23,15 +23,17 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mobiledeploy import __version__
-from mobiledeploy.core import apart, artifacts, assets, native, package
+from mobiledeploy.core import apart, artifacts, assets, native, package, records
 from mobiledeploy.core.apart import Environment
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.core.native import Equipment
 from mobiledeploy.core.plugins import RUNTIMES, shelves
-from mobiledeploy.core.records import writing
 from mobiledeploy.core.types import NamedWarning
 from mobiledeploy.core.units import size
+from mobiledeploy.steps import android_libraries, first_contact
+from mobiledeploy.steps.android_libraries import AndroidLibraries
+from mobiledeploy.steps.first_contact import FirstContact
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store import database as store
 
@@ -240,6 +242,56 @@ def doctor_torch(*, reporter: Reporter | None = None) -> Environment:
     return equip.environment(apart.TORCH, reporter or PythonReporter())
 
 
+def doctor_android(app: str | os.PathLike[str]) -> AndroidLibraries:
+    """Checks whether all phones can load the native libraries of an Android app.
+
+    This is `doctor --android APP` on the command line. Phones with pages of 16 KB load nothing that
+    is linked for smaller ones.
+
+    Example:
+        >>> [(one.name, one.fix) for one in md.doctor_android("app-release.apk").unfit]
+
+    Args:
+        app: an .apk, .aab or .aar, a folder, or one library.
+
+    Returns:
+        A line for each library; `unfit` are those that some phones do not load.
+
+    Raises:
+        InputError: a file of another kind, or a damaged one.
+    """
+    return android_libraries.check(Path(app))
+
+
+def doctor_phone(
+    *,
+    record: str | os.PathLike[str] = "first-contact.json",
+    reporter: Reporter | None = None,
+) -> FirstContact:
+    """Takes the steps of the first contact with a phone, and says what each still needs.
+
+    This is `doctor --phone` on the command line. The phone is that of ANDROID_SERIAL, otherwise the
+    only one. Nothing stays on it, and none of its settings changes.
+
+    Example:
+        >>> [(step.name, step.advice) for step in md.doctor_phone().steps if step.advice]
+
+    Args:
+        record: the file for the answer; it can be sent as an issue (`FirstContact` says what is in
+            it).
+        reporter: is told each step; the default is a `PythonReporter`.
+
+    Returns:
+        The steps. A failed one is no error here: `exit_code` and `failed` tell it.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
+    contact = first_contact.walk(reporter or PythonReporter())
+    records.write_atomic(Path(record), records.dumps(contact))
+    return contact
+
+
 def places() -> tuple[CleanedFolder, ...]:
     """The cache, the user's configuration, and this folder's store."""
     folders = (
@@ -270,7 +322,7 @@ def doctor_clean() -> CleanResult:
         if path == cache / "leases":
             continue
         bytes_ = _size(path)
-        with writing(path.parent):
+        with records.writing(path.parent):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -280,7 +332,7 @@ def doctor_clean() -> CleanResult:
 
 
 def _children(folder: Path) -> tuple[Path, ...]:
-    with writing(folder):
+    with records.writing(folder):
         return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
 
 

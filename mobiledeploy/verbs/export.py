@@ -8,14 +8,14 @@ artifacts only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mobiledeploy.core import units
 from mobiledeploy.core.display import Record, Table
-from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.plugins import RECIPE_ALIASES, TASKS
+from mobiledeploy.core.errors import DeployError, UsageError
+from mobiledeploy.core.plugins import APPS, RECIPE_ALIASES, TASKS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
     Artifact,
@@ -34,6 +34,7 @@ from mobiledeploy.core.types import (
     ShrunkLayer,
 )
 from mobiledeploy.steps import (
+    app_choice,
     arguments,
     conversion_process,
     evaluations,
@@ -45,12 +46,13 @@ from mobiledeploy.steps import within as budgets
 from mobiledeploy.steps.arguments import AnyPath, Labels, Names, Triple
 from mobiledeploy.steps.bench_figures import time_artifacts
 from mobiledeploy.steps.export_files import earlier, make, refuse_irregular, refuse_readonly_store
-from mobiledeploy.steps.export_plan import ExportConfig, plan
+from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.file_checks import Collector
 from mobiledeploy.steps.live_models import KerasModel, as_file
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
+from mobiledeploy.verbs import app as app_verb
 
 # A short timing for the table; `bench` takes longer.
 BENCH_SECONDS = 2.0
@@ -91,7 +93,8 @@ class ExportResult(Record):
 
     `failed` are files that were requested by name and could not be made; `rows` are the others.
     `shrunk_layers` are the layers that have fewer filters in every file than in the model.
-    `within` is the chain of `--within`; `rows` are empty if none of its links passed.
+    `within` is the chain of `--within`; `rows` are empty if none of its links passed. `apps` are
+    those of `--app`, each of one of the files.
     """
 
     folder: str
@@ -102,6 +105,7 @@ class ExportResult(Record):
     failed: tuple[Failed, ...] = ()
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     within: BudgetChain | None = None
+    apps: tuple[app_verb.WrittenApp, ...] = ()
 
     def path(self, recipe: str, format: str = "tflite") -> Path:  # noqa: A002 - as of `export`
         """The file of a recipe and a format; UsageError if this export has none."""
@@ -113,7 +117,7 @@ class ExportResult(Record):
         raise UsageError(f"{self.folder} has no {format} of {recipe}", f"there are {there}")
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each file; then the layers that lost most filters, if any did."""
+        """A row for each file; then the layers that lost most filters, and the apps."""
         if not self.rows:
             return budgets.tables(self.within)
         kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
@@ -132,6 +136,7 @@ class ExportResult(Record):
             ),
             *budgets.tables(self.within),
             *shrunk_layers.tables(self.shrunk_layers),
+            *(table for app in self.apps for table in app.tables()),
         )
 
 
@@ -178,6 +183,7 @@ def export(
     no_shrink: bool = False,
     task: str | None = None,
     out: AnyPath = "build",
+    app: Names = (),
     force: bool = False,
     custom_objects: AnyPath | None = None,
     unsafe: bool = False,
@@ -231,6 +237,9 @@ def export(
             says, or what the outputs leave no doubt of. For `embedding`, a model that does not end
             in a vector, such as a classifier with its softmax, is cut at its last global pooling.
         out: the folder for the model's folder.
+        app: languages of the shelf `apps`, such as `python`: an app in each of them is written to
+            `app_<language>` beside the files, as by `app`. It answers by the file of the fewest
+            bits that it runs; among equal ones, by that which diverges least from float.
         force: makes all files again, even if nothing changed.
         custom_objects: your own Python file with the layers that a Keras file names; it is
             executed.
@@ -248,7 +257,7 @@ def export(
 
     Returns:
         A row for each file, none if `within` was not kept to; `failed` are files that were
-        requested by name and could not be made.
+        requested by name, and apps, that could not be made.
 
     Raises:
         UsageError: arguments that are impossible or do not go together, or a folder that cannot be
@@ -260,6 +269,9 @@ def export(
     """
     reporter = reporter or PythonReporter()
     limit = budgets.budget(within, max_disagreement, cost)
+    languages = arguments.several(app)
+    for language in languages:
+        APPS.load(language)
     changes = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     with as_file(model) as file:
         config = ExportConfig(
@@ -285,14 +297,22 @@ def export(
         )
         collector = Collector(reporter)
         if limit is None:
-            return _export(config, timed, collector)
-        return _export_within(config, limit, timed, collector)
+            return _export(config, timed, languages, collector)
+        return _export_within(config, limit, timed, languages, collector)
 
 
 def _export_within(
-    config: ExportConfig, limit: budgets.LossBudget, timed: bool, collector: Collector
+    config: ExportConfig,
+    limit: budgets.LossBudget,
+    timed: bool,
+    languages: Sequence[str],
+    collector: Collector,
 ) -> ExportResult:
     refuse_readonly_store()
+    if languages:
+        # Its files are known only when it is done; those of float go to the same folder.
+        like_it = replace(config, recipes=(budgets.FLOAT,), keep_float=())
+        _require_apps(languages, plan(like_it, Collector(SILENT)), config)
     chosen, chain, artifact = budgets.choose(config, limit, collector)
     if chosen is None:
         return ExportResult(
@@ -303,13 +323,21 @@ def _export_within(
             warnings=tuple(collector.warnings),
             within=chain,
         )
-    result = _export(replace(chosen, force=False), timed, collector)
+    result = _export(replace(chosen, force=False), timed, languages, collector)
     return replace(result, reused=False, within=chain)
 
 
-def _export(config: ExportConfig, timed: bool, collector: Collector) -> ExportResult:
+def _require_apps(languages: Sequence[str], planned: ExportPlan, config: ExportConfig) -> None:
+    task = planned.source.spec.task
+    app_choice.require(languages, planned.jobs, config.io, task, planned.folder)
+
+
+def _export(
+    config: ExportConfig, timed: bool, languages: Sequence[str], collector: Collector
+) -> ExportResult:
     planned = plan(config, collector)
     refuse_irregular(planned)
+    _require_apps(languages, planned, config)
     artifacts = None if config.force else earlier(planned)
     reused = artifacts is not None
     if artifacts is None:
@@ -325,6 +353,7 @@ def _export(config: ExportConfig, timed: bool, collector: Collector) -> ExportRe
         store.add_export(planned.key, artifacts)
     by_sha = evaluations.stored(artifacts, collector) if planned.evaluates else {}
     measurements = _measurements(artifacts, collector) if timed else {}
+    apps = _apps(languages, planned, artifacts, collector)
     return ExportResult(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,
@@ -336,7 +365,28 @@ def _export(config: ExportConfig, timed: bool, collector: Collector) -> ExportRe
         warnings=tuple(collector.warnings),
         failed=tuple(collector.failed),
         shrunk_layers=next(iter(artifacts.values())).shrunk_layers,
+        apps=apps,
     )
+
+
+def _apps(
+    languages: Sequence[str],
+    planned: ExportPlan,
+    artifacts: Mapping[str, Artifact],
+    collector: Collector,
+) -> tuple[app_verb.WrittenApp, ...]:
+    """An app in each language; one that cannot be written has failed."""
+    apps = []
+    for language in languages:
+        try:
+            path, reason = app_choice.choose(language, artifacts)
+            collector.say(f"the app in {language} answers by {Path(path).name}, {reason}")
+            out = app_choice.folder(planned.folder, language)
+            apps.append(app_verb.app(path, language=language, out=out, reporter=collector))
+        except DeployError as error:
+            what = f"the app in {language}"
+            collector.failed.append(Failed(what, str(error), error.exit_code))
+    return tuple(apps)
 
 
 # Times, from the store if it has them already.

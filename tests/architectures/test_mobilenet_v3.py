@@ -83,6 +83,7 @@ def test_the_minimalistic_ones_have_neither_hard_swish_nor_squeeze_nor_5x5():
             assert getattr(layer, "kernel_size", (3, 3)) in ((3, 3), (1, 1))
 
 
+@pytest.mark.slow
 def test_it_trains_on_a_cpu(network):
     assert network(build("small", 0.25, 32, 2)).still_after_a_step() == []
 

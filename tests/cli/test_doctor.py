@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy import __version__
-from tests import warm
+from tests import elves, warm
 
 
 def mobiledeploy(
@@ -71,3 +71,28 @@ def test_version_names_the_runtimes(tmp_path):
     lines = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert lines["mobiledeploy"] == __version__
     assert set(lines) >= {"ai-edge-litert", "onnxruntime", "tflite-runtime"}
+
+
+def test_the_libraries_of_an_app_are_judged(tmp_path):
+    elves.write(tmp_path / "liba.so", 16384)
+    result = mobiledeploy("doctor", "--android", ".", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "liba.so" in result.stdout
+    elves.write(tmp_path / "libb.so", 4096)
+    result = mobiledeploy("doctor", "--android", ".", cwd=tmp_path)
+    assert result.returncode == 7
+    assert "1 of 2 libraries do not load on all phones, libb.so: small-pages" in result.stderr
+    (tmp_path / "none").mkdir()
+    result = mobiledeploy("doctor", "--android", "none", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (
+        0,
+        "no native libraries: nothing depends on the size of pages\n",
+    )
+
+
+def test_record_is_for_phone(tmp_path):
+    result = mobiledeploy("doctor", "--record", "a.json", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        2,
+        "error: --record is for --phone; leave it out\n",
+    )

@@ -127,21 +127,13 @@ def test_the_same_export_is_answered_from_the_earlier_one(demo):
     assert {p: p.stat().st_mtime_ns for p in folder.glob("build/*/*.*")} == before
 
 
-def test_another_format_stands_beside_the_earlier_files(demo):
-    folder, _ = demo
-    result = run(
-        "export",
-        "--alpha",
-        "0.25",
-        "--res",
-        "96",
-        "--recipe",
-        "dynamic_int8",
-        "--json",
-        cwd=folder,
-    )
-    assert [row["recipe"] for row in json.loads(result.stdout)["rows"]] == ["dynamic_int8"]
-    assert len(list(folder.glob("build/*/*.tflite"))) == 4
+def test_another_recipe_stands_beside_the_earlier_files(tmp_path, model_files):
+    image_folder(tmp_path / "given")
+    for recipe in ("float32", "dynamic_int8"):
+        result = run(*own_model(model_files, recipe), "--json", cwd=tmp_path)
+        assert [row["recipe"] for row in json.loads(result.stdout)["rows"]] == [recipe]
+    made = {path.name for path in tmp_path.glob("build/*/*.tflite")}
+    assert made == {"float32.tflite", "dynamic_int8.tflite"}
 
 
 def test_a_damaged_artifact_is_not_taken_for_the_earlier_one(demo, tmp_path):

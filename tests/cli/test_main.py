@@ -277,6 +277,7 @@ def test_shell_completion_knows_commands_and_options(tmp_path):
         ("evaluate --task seg", ["segmentation"]),
         ("export --weights im", ["imagenet"]),
         ("export --resize b", ["bilinear", "bicubic"]),
+        ("export --app python,ja", ["python,javascript"]),
     ],
 )
 def test_shell_completion_knows_the_values_of_options(words, offered):

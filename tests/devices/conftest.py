@@ -119,6 +119,20 @@ class Phone:
         (folder / "cpufreq" / "scaling_max_freq").write_text(f"{cap}\n")
         (folder / "cpufreq" / "stats" / "time_in_state").write_text(f"300000 5\n{cap} 80\n")
 
+    def battery(self, current_ua: int, status: str = "Discharging", charger: str = "none") -> None:
+        """Makes the battery tell its current, on a charger or not."""
+        supply = self.root / "sys/class/power_supply/battery"
+        supply.mkdir(parents=True, exist_ok=True)
+        values = {"type": "Battery", "status": status, "voltage_now": "4000000"}
+        for name, value in {**values, "current_now": str(current_ua)}.items():
+            (supply / name).write_text(f"{value}\n")
+        text = (
+            BATTERY
+            if charger == "USB"
+            else BATTERY.replace("USB powered: true", "USB powered: false")
+        )
+        (self.root / "dumpsys-battery").write_text(text)
+
     def thermal(self, status: int) -> None:
         (self.root / "dumpsys-thermalservice").write_text(THERMAL.format(status=status))
 

@@ -3,7 +3,8 @@
 
 $PHONE/pace is JSON: nanoseconds of a run by the model's file name ("" for any other); "noise", its
 relative spread; "drift", by which fraction the phone slows down over "span" seconds of its own
-time; "delegated", nodes of 31. $PHONE/faults/garbage, killed: what is printed first, and dying in
+time; "delegated", nodes of 31; "load_ua", what the battery tells of
+its current meanwhile. $PHONE/faults/garbage, killed: what is printed first, and dying in
 mid-run. With --cold it runs once, one nanosecond longer at each start; $PHONE/faults/old: it knows
 nothing of loading.
 """
@@ -66,6 +67,10 @@ if "--cold" in sys.argv:
     say("Timed", samples_ns=[1_000_000 + len(starts.read_text())])
     say("Done", peak_rss_bytes=12_000_000)
     sys.exit()
+current = phone / "sys/class/power_supply/battery/current_now"
+idle = current.read_text() if "load_ua" in pace else ""
+if idle:
+    current.write_text(f"{pace['load_ua']}\n")
 name = Path(given["--model"]).name
 per_run = pace.get(name, pace.get("", 2e6))
 seconds = now()
@@ -83,4 +88,6 @@ while not (select.select([sys.stdin], [], [], 0)[0] and not sys.stdin.read(1)):
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.005)
 lived.write_text(str(seconds))
+if idle:
+    current.write_text(idle)
 say("Done", peak_rss_bytes=12_000_000)

@@ -12,6 +12,7 @@ from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.devices import _remote
 from mobiledeploy.devices import adb as device
+from tests import elves
 
 ODD = [
     "a b",
@@ -116,6 +117,26 @@ def test_facts(phone) -> None:
     }
     assert {key: facts.get(key) for key in expected} == expected
     assert facts["governor"].startswith("0:schedutil 1:")
+
+
+def test_a_program_for_smaller_pages_is_refused_or_named(phone, heard, tmp_path) -> None:
+    elf = elves.write(tmp_path / "runner", 4096)
+    with session(phone, heard) as session_:
+        assert session_.facts()["page_bytes"] == "4096"
+        session_.push(elf)
+    (warning,) = heard.warnings
+    assert warning.name == "small-pages"
+    assert warning.message.startswith("runner is linked for pages of 4096 bytes: phones with 16 KB")
+    phone.tool("getconf", "#!/bin/sh\necho 16384\n")
+    with (
+        session(phone) as session_,
+        pytest.raises(DeviceError, match=r"4096 bytes, and phone .* has pages of 16384; .*-Wl,-z,"),
+    ):
+        session_.push(elf)
+    with session(phone, heard) as session_:
+        session_.push(elves.write(tmp_path / "runner", 16384))
+    assert len(heard.warnings) == 1
+    assert phone.files() == []
 
 
 def test_a_program_of_another_machine_is_refused(phone, tmp_path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from mobiledeploy.core.types import Target
 from mobiledeploy.devices import _remote
 from mobiledeploy.devices import emulator as emulated
 from mobiledeploy.devices import ssh as device
-from mobiledeploy.steps import phones
+from mobiledeploy.steps import energy, phones
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.check import check, update_baseline
 from mobiledeploy.verbs.cold_start import cold_start
@@ -59,6 +60,46 @@ def test_a_board_is_measured_recorded_and_played_back(board, scripted, path, her
     assert records.dumps(done.measurements[0]) == records.dumps(made)
     (table,) = done.tables()
     assert "Raspberry Pi 5 Model B Rev 1.0 (brcm,bcm2712, ssh:board)" in table.title
+
+
+PMIC = """#!/bin/sh
+case "$*" in
+  get_throttled) cat "$PHONE/throttled";;
+  pmic_read_adc)
+    load=$(cat "$PHONE/sys/class/power_supply/battery/current_now")
+    echo "  VDD_CORE_A current(7)=$load.50000000A"
+    echo "  VDD_CORE_V volt(15)=2.00000000V"
+    echo "  EXT5V_V volt(24)=5.15000000V";;
+esac
+"""
+
+
+def test_a_board_tells_its_energy_by_its_pmic(
+    board, scripted, path, here, heard, monkeypatch
+) -> None:
+    for name, seconds in (("BLOCK", 0.03), ("SETTLE", 0.01), ("PERIOD", 0.01)):
+        monkeypatch.setattr(energy, f"{name}_SECONDS", {"pmic": seconds})
+    supply = board.folder / "sys/class/power_supply/battery"
+    supply.mkdir(parents=True)
+    (supply / "current_now").write_text("1\n")
+    board.pace(load_ua=3)
+    board.tool("vcgencmd", PMIC)
+    try:
+        asked = {"runner": "scripted", "runs": 6, "energy": True, "reporter": heard}
+        (made,) = bench([path], device=DEVICE, **asked).measurements
+    finally:
+        shutil.rmtree(supply.parent)
+    found = made.energy
+    assert (found.source, found.method) == ("pmic", "rails")
+    assert found.idle_w == pytest.approx([3.0] * 6)
+    assert found.load_w == pytest.approx([7.0] * 6)
+    # 4 W for 2 ms.
+    assert found.above_idle_j == pytest.approx(8e-3, rel=0.01)
+    assert board.files() == board.commands() == []
+    # Without a PMIC of that kind, and without a battery.
+    board.throttled("0x0")
+    with pytest.raises(DeviceError, match="no energy: it tells neither the current nor the charge"):
+        bench([path], device=DEVICE, **asked)
 
 
 def meanwhile(board, command: str) -> None:

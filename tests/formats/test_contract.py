@@ -14,13 +14,20 @@ import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
-from flatbuffers.number_types import Float32Flags, Int8Flags, Int32Flags, UOffsetTFlags
+from flatbuffers.number_types import (
+    Float32Flags,
+    Int8Flags,
+    Int32Flags,
+    Uint32Flags,
+    UOffsetTFlags,
+)
 from onnxruntime import InferenceSession
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
-from mobiledeploy.core.types import Contract, Golden, Preprocessing
+from mobiledeploy.core.types import Contract, Golden, ModelInput, Preprocessing, Signature
+from mobiledeploy.graphs import postprocess
 
 LABELS = ("a cat", "ein Hund", "猫")
 PREPROCESSING = Preprocessing((-1.0, 1.0), crop=0.875, labels=LABELS)
@@ -95,8 +102,8 @@ def child(table, slot):
     return flatbuffers.table.Table(table.Bytes, table.Indirect(field(table, slot)))
 
 
-def first(table, slot):
-    start = table.Vector(table.Offset(4 + 2 * slot))
+def first(table, slot, number=0):
+    start = table.Vector(table.Offset(4 + 2 * slot)) + 4 * number
     return flatbuffers.table.Table(table.Bytes, table.Indirect(start))
 
 
@@ -112,15 +119,20 @@ def floats(table, slot):
     ]
 
 
-@pytest.fixture(scope="module")
-def metadata(converted):
-    data = FORMATS.load("tflite").write_metadata(converted["int8_ptq", "tflite"], CONTRACT)
+def root_of(data):
+    """The table of a file's metadata."""
     model = schema.ModelT.InitFromPackedBuf(data, 0)
     (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
     metadata_bytes = bytearray(np.asarray(model.buffers[entry.buffer].data, np.uint8).tobytes())
     assert metadata_bytes[4:8] == b"M001"
     root = struct.unpack_from("<I", metadata_bytes)[0]
-    return flatbuffers.table.Table(metadata_bytes, root), data
+    return flatbuffers.table.Table(metadata_bytes, root)
+
+
+@pytest.fixture(scope="module")
+def metadata(converted):
+    data = FORMATS.load("tflite").write_metadata(converted["int8_ptq", "tflite"], CONTRACT)
+    return root_of(data), data
 
 
 def test_tflite_readers_find_the_normalization(metadata):
@@ -153,6 +165,28 @@ def test_tflite_readers_find_the_labels(metadata):
     assert labels.Get(UOffsetTFlags, field(labels, 0))
     archive = zipfile.ZipFile(io.BytesIO(data))
     assert archive.read(text(labels, 0)).decode().splitlines() == list(LABELS)
+
+
+def test_tflite_readers_find_the_boxes_and_their_labels(converted):
+    shelf = FORMATS.load("tflite")
+    image = ModelInput("image", "image", (64, 48, 3), PREPROCESSING)
+    signature = Signature((image,), postprocess.outputs())
+    contract = dataclasses.replace(CONTRACT, signature=signature, task="detection")
+    data = shelf.write_metadata(converted["int8_ptq", "tflite"], contract)
+    outputs = [first(first(root_of(data), 3), 3, number) for number in range(4)]
+    names = ["location", "category", "score", "number of detections"]
+    assert [text(one, 0) for one in outputs] == names
+    content = child(outputs[0], 3)
+    assert content.Get(Int8Flags, field(content, 0)) == 3
+    box = child(content, 1)
+    # Top, left, bottom, right; as edges.
+    assert box.GetVectorAsNumpy(Uint32Flags, box.Offset(4)).tolist() == [1, 0, 3, 2]
+    assert box.Get(Int8Flags, field(box, 1)) == 1
+    labels = first(outputs[1], 6)
+    assert labels.Get(Int8Flags, field(labels, 2)) == 3
+    assert [one.Offset(4 + 2 * 6) for one in (outputs[0], *outputs[2:])] == [0] * 3
+    # A reader of the standard metadata alone finds them, as of another tool's file.
+    assert shelf.preprocessing(data).labels == LABELS
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mobiledeploy.analysis import accuracy
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.graphs import execution, integers, matrices, quantized, ranges
 from mobiledeploy.graphs.graph import Graph
+from tests.lite import Lite
 from tests.oracles import calibration_wrapper, tensorflow_integers
 from tests.passes.conftest import NETWORKS, images, quantized_graph
 
@@ -203,6 +204,35 @@ def test_each_bias_is_within_half_a_step_of_the_output(recipe):
         biases = graph.constant_values(ours.bias).astype(np.float64) * scales
         assert np.abs(biases - bias).max() <= step / 2
         assert np.abs(graph.constant_values(ours.bias).astype(np.int64)).max() <= 2**30 * (1 + 1e-6)
+
+
+@pytest.fixture(scope="module")
+def large():
+    """A float TFLite whose convolution has weights of more than 32 MiB, and its images."""
+    dice = np.random.default_rng(5)
+    kernel = dice.normal(0, 0.1, (9500, 3, 3, 100)).astype(np.float32)
+    assert kernel.nbytes > 32 * 1024 * 1024
+    lite = Lite()
+    image = lite.input((1, 3, 3, 100))
+    bias = dice.normal(0, 0.1, len(kernel)).astype(np.float32)
+    inputs = [image, lite.constant(kernel), lite.constant(bias)]
+    how = {"padding": 1, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
+    scores = lite.op("CONV_2D", inputs, (1, 1, 1, len(kernel)), options="Conv2DOptions", **how)
+    return lite.file(scores), dice.uniform(-1, 1, (8, 3, 3, 100)).astype(np.float32)
+
+
+@pytest.mark.parametrize("granularity", ["per-channel", "per-tensor"])
+def test_large_weights_are_quantized_as_small_ones(large, granularity):
+    content, samples = large
+    extents = ranges.measure(content, samples)
+    made = integers.integers(content, extents, granularity=granularity)
+    assert float_operators(made) == []
+    (layer,) = matrices.weighted_ops(Graph(made))
+    assert layer.graph.shape(layer.weights) == (9500, 3, 3, 100)
+    expected = execution.run(content, samples)
+    assert accuracy.sqnr_db(expected, execution.run(made, samples)) > 35
+    weights_alone = integers.dynamic(content, granularity=granularity)
+    assert accuracy.sqnr_db(expected, execution.run(weights_alone, samples)) > 35
 
 
 def test_weights_alone_in_integers_are_computed_in_one_part():

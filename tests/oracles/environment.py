@@ -20,10 +20,11 @@ from mobiledeploy.core import assets
 HERE = Path(__file__).resolve().parent
 # Packages of npm, which are never shipped: the folder with the lock, the file that tests use, and
 # the size. axe-core (MPL-2.0) judges the report's page, Kotlin's compiler (Apache-2.0) the apps for
-# Android.
+# Android, LiteRT.js (Apache-2.0) runs our files in a browser.
 PACKAGES = {
     "axe": ("node_modules/axe-core/axe.min.js", "3 MB"),
     "kotlin": ("node_modules/kotlin-compiler/bin/kotlinc", "97 MB"),
+    "litertjs": ("node_modules/@litertjs/core/dist/index.js", "38 MB"),
 }
 # Found out before the tests have a cache of their own.
 ENVIRONMENTS = assets.cache_dir() / "oracles"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mobiledeploy.core import elf
 from mobiledeploy.core.errors import MissingError
 from mobiledeploy.core.types import Target
 from mobiledeploy.runners import native
@@ -26,3 +27,16 @@ def test_android_also_gets_the_c_library(emulator) -> None:
     plain = native.files("aarch64", "litert")
     assert set(plain) == {"runner", "library"}
     assert sum(path.stat().st_size for path in files.values()) < 13e6
+
+
+@pytest.mark.parametrize("runtime", native.runtimes())
+def test_android_can_load_all_of_it(emulator, runtime: str) -> None:
+    """Pages of 16 KB suffice, and what they need is Android's or comes with them."""
+    paths = native.files("android-aarch64", runtime).values()
+    brought = {path.name for path in paths}
+    for path in paths:
+        file = elf.read(path)
+        assert file is not None
+        assert (file.machine, file.lacking(brought)) == ("aarch64", ())
+        assert file.page_bytes is not None
+        assert file.page_bytes >= elf.PAGE_BYTES, path

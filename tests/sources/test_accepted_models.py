@@ -45,7 +45,7 @@ def mobilenet(library, name, **options):
     [
         ("MobileNet", {"alpha": 0.25}),
         pytest.param("MobileNetV2", {"alpha": 0.35}, marks=pytest.mark.slow),
-        ("MobileNetV3Small", {"alpha": 0.5}),
+        pytest.param("MobileNetV3Small", {"alpha": 0.5}, marks=pytest.mark.slow),
         pytest.param(
             "MobileNetV3Small", {"alpha": 0.5, "minimalistic": True}, marks=pytest.mark.slow
         ),

@@ -189,7 +189,8 @@ def test_every_network_of_keras_applications(version, name, tmp_path):
 
 @pytest.mark.parametrize(
     ("last", "softmax"),
-    [("softmax", True), (None, False), ("sigmoid", False), ("tanh", False), ("relu", False)],
+    [("softmax", True), ("relu", False)]
+    + [pytest.param(last, False, marks=pytest.mark.slow) for last in (None, "sigmoid", "tanh")],
 )
 def test_a_file_ends_as_its_model_does(last, softmax, tmp_path):
     there = agrees(network(tf_keras, last=last), tmp_path / "model.h5")

@@ -10,7 +10,7 @@ from mobiledeploy.core import cards, device_cards
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.steps import candidates, card_specs, network_counts
-from tests.scripts import script
+from tests.scripts import REPOSITORY, script
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,14 @@ def test_a_row_is_what_the_tool_counts(tool) -> None:
     assert tool.count(spec) == network_counts.load()[spec.name]
 
 
+def test_a_row_is_written_as_it_is_read() -> None:
+    with (REPOSITORY / "models" / network_counts.FILE).open(newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    table = network_counts.load()
+    written = [network_counts.row(table[line["network"]]) for line in lines]
+    assert [{name: str(v) for name, v in line.items()} for line in written] == lines
+
+
 @pytest.mark.slow
 def test_every_row_is_what_the_tool_counts(tool) -> None:
     counted = {
@@ -43,7 +51,7 @@ def test_the_table_agrees_with_that_of_the_device_cards() -> None:
     table, other = network_counts.load(), device_cards.networks()
     shared = table.keys() & other.keys()
     assert len(shared) > 20
-    assert {n: table[n].workload for n in shared} == {n: other[n] for n in shared}
+    assert {n: table[n].work for n in shared} == {n: other[n] for n in shared}
 
 
 def test_other_classes_are_counted_as_if_it_were_built(tool) -> None:

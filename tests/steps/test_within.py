@@ -3,6 +3,7 @@
 import itertools
 import json
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,17 @@ def test_the_cheapest_link_that_passed_is_written_with_its_chain(files):
         assert row[name] == pytest.approx(other[name], rel=1e-9)
 
 
+def test_an_app_of_no_file_is_refused_before_the_search(files):
+    options = {"input_range": (0, 1), "data": "few.npz", "format": "tflite", "reporter": SILENT}
+    with pytest.raises(UsageError, match="javascript runs onnx, and this export makes tflite"):
+        md.export("mine.tflite", **options, within=20, app="javascript")
+    place = Path("build/mine/app_python")
+    place.mkdir(parents=True)
+    (place / "mine").touch()
+    with pytest.raises(UsageError, match="build/mine/app_python holds files already"):
+        md.export("mine.tflite", **options, within=20, app="python")
+
+
 class Listener:
     """A Reporter that remembers what was said, and of what there was progress."""
 
@@ -213,11 +225,14 @@ class Listener:
 def test_the_links_share_the_opened_model_and_the_judged_float_file(files):
     listener = Listener()
     options = {"input_range": (0, 1), "data": "few.npz", "format": "tflite", "timed": False}
-    done = md.export("mine.tflite", **options, max_disagreement=60, cost="bytes", reporter=listener)
+    options |= {"max_disagreement": 60, "cost": "bytes", "app": "python"}
+    done = md.export("mine.tflite", **options, reporter=listener)
     assert sum(link.outcome is not None for link in done.within.links) > 2
     assert listener.steps.count("opening the model") == 1
     assert sum(line.startswith("float32.tflite: 64 images") for line in listener.lines) == 1
     assert listener.steps.count("converting") > 2
+    # The app is one of the file that was chosen.
+    assert [app.artifact for app in done.apps] == [row.path for row in done.rows]
 
 
 @pytest.mark.slow

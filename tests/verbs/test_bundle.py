@@ -23,12 +23,14 @@ from mobiledeploy.steps import (
     bundle_archive,
     bundle_contents,
     bundle_environment,
+    defaults,
     reproduction,
 )
 from mobiledeploy.steps.bundle_contents import BundleContents, BundledArtifact
 from mobiledeploy.steps.model_card import BundleCard
 from mobiledeploy.store import database
 from mobiledeploy.verbs.bundle import bundle, bundle_reproduce, bundle_verify
+from mobiledeploy.verbs.check import check, update_baseline
 from mobiledeploy.verbs.export import export
 from tests import warm
 from tests.keys import write_keys
@@ -662,6 +664,113 @@ def test_data_that_nobody_needs_are_refused(whole, tmp_path):
         own = {"data": None, "weights": None, option: tmp_path}
         with pytest.raises(UsageError, match=f"was made with --{option} of a user's own"):
             reproduction.reproduce(contents, tmp_path, **own, reporter=SILENT)
+
+
+# The gate
+
+
+@pytest.fixture
+def judged(whole, project, here):
+    """A check in an empty folder that has a copy of the bundle."""
+    shutil.copy(whole.path, here / "all.zip")
+
+    def run(*artifacts, **options):
+        given = artifacts or ("all.zip",)
+        return check(given, **{"data": project / "photos", "reporter": SILENT} | options)
+
+    return run
+
+
+INSIDE = [f"all.zip/artifacts/tiny/{name}.tflite" for name in ("float32", "int8_ptq")]
+
+
+def test_a_bundle_is_judged_by_its_own_baseline_with_a_warning(judged, heard):
+    report = judged(reporter=heard)
+    assert [one.path for one in report.checks] == INSIDE
+    assert {one.outcome for one in report.checks} == {"pass"}
+    for one in report.checks:
+        (warning,) = [w for w in one.warnings if w.name == "own-baseline"]
+        assert "all.zip is judged by the baseline in it" in warning.message
+    assert "own-baseline" in {warning.name for warning in heard.warnings}
+
+
+def test_a_bundle_is_judged_by_the_file_that_is_given_or_is_there(judged, project, here):
+    shutil.copy(project / "accepted.json", defaults.BASELINE)
+    for report in (judged(baseline=project / "accepted.json"), judged()):
+        assert {one.outcome for one in report.checks} == {"pass"}
+        assert "own-baseline" not in {w.name for one in report.checks for w in one.warnings}
+    known = records.loads(baseline.Baseline, (here / defaults.BASELINE).read_text())
+    baseline.write(here / defaults.BASELINE, baseline.Baseline(known.accepted[:1]))
+    report = judged()
+    assert [one.path for one in report.checks] == INSIDE[:1]
+    (failed,) = report.failed
+    assert failed.what == INSIDE[1]
+    assert f"{defaults.BASELINE} has no tiny int8_ptq tflite" in failed.message
+    assert "staging" not in failed.message
+
+
+def test_an_artifact_is_judged_by_the_baseline_of_a_bundle(judged, built):
+    (one,) = judged(built[0], baseline="all.zip").checks
+    assert (one.path, one.outcome) == (str(built[0]), "pass")
+
+
+def test_without_any_baseline_the_command_for_one_is_told(judged, built, project):
+    bundle(built[0], out="bare.zip", reporter=SILENT)
+    with pytest.raises(MissingError, match=r"there is no baseline .*check bare.zip --baseline"):
+        judged("bare.zip")
+    with pytest.raises(InputError, match=r"bare\.zip holds no baseline"):
+        judged("bare.zip", baseline="bare.zip")
+    # The baseline in a bundle says nothing of a file beside it.
+    bundle(built[0], out="one.zip", baseline=project / "accepted.json", reporter=SILENT)
+    with pytest.raises(MissingError, match="there is no baseline"):
+        judged("one.zip", built[1])
+
+
+def test_a_changed_bundle_is_refused_by_name_and_the_others_are_judged(judged, built, here):
+    data = bytearray((here / "all.zip").read_bytes())
+    data[data.index(b"TFL3") + 40] ^= 1
+    (here / "changed.zip").write_bytes(data)
+    message = r"changed\.zip: member artifacts/tiny/float32\.tflite was changed"
+    with pytest.raises(InputError, match=message):
+        judged("changed.zip")
+    with pytest.raises(InputError, match=message):
+        judged("all.zip", baseline="changed.zip")
+    report = judged("changed.zip", built[1], baseline="all.zip")
+    assert [one.path for one in report.checks] == [str(built[1])]
+    assert [one.what for one in report.failed] == ["changed.zip"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"", "does not end as a bundle does"),
+        (b"PK\5\6" + bytes(18), "has no MANIFEST.json, so it is no bundle"),
+    ],
+)
+def test_a_zip_file_that_is_no_bundle_is_refused(content, message, judged, here):
+    if content is not None:
+        (here / "other.zip").write_bytes(content)
+    with pytest.raises(InputError, match=rf"other\.zip {message}"):
+        judged("other.zip")
+
+
+def test_the_images_that_a_record_in_a_bundle_names_are_never_opened(judged, project, here):
+    """Not even if they are there: the path is of another machine, and a stranger may write it."""
+    (here / "photos").symlink_to(project / "photos")
+    with pytest.raises(UsageError, match=r"all\.zip/artifacts/tiny/.* was judged on images that"):
+        judged(data=None)
+
+
+def test_a_bundle_can_be_accepted_and_is_never_written(judged, project, here):
+    options = {"data": project / "photos", "reporter": SILENT}
+    update = update_baseline("all.zip", **options)
+    assert (update.baseline, len(update.changes)) == (defaults.BASELINE, 2)
+    assert {one.outcome for one in judged().checks} == {"pass"}
+    before = (here / "all.zip").read_bytes()
+    with pytest.raises(UsageError, match=r"all\.zip is a bundle, which is never changed"):
+        update_baseline("all.zip", baseline="all.zip", **options)
+    assert (here / "all.zip").read_bytes() == before
 
 
 # The command

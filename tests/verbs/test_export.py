@@ -1,5 +1,8 @@
 """Exports of other ends than a model's own."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tf_keras
@@ -127,3 +130,51 @@ def test_zero_to_one_stays(here):
     done = exported(network(), format="tflite")
     for row in done.rows:
         assert artifacts.load(here / row.path).spec.preprocessing.input_range == (0, 1)
+
+
+# With an app
+
+
+def test_an_app_of_the_best_file_is_written_beside_the_files(here, heard):
+    options = {"task": "classification", "format": "tflite", "app": "python"}
+    done = exported(network(), heard, **options)
+    (python,) = done.apps
+    assert python.path == "build/mine/app_python"
+    assert python.artifact == "build/mine/int8_ptq.tflite"
+    assert (here / python.path / "model.tflite").read_bytes() == (
+        here / python.artifact
+    ).read_bytes()
+    told = "the app in python answers by int8_ptq.tflite, the tflite of the fewest bits"
+    assert any(line.startswith(told) for line in heard.said)
+    table = done.tables()[-1]
+    assert table.headers == ("app",)
+    assert table.rows[-1] == ("python golden_test.py",)
+    # It passes its own test.
+    replayed = subprocess.run([sys.executable, "golden_test.py"], cwd=here / python.path)
+    assert replayed.returncode == 0
+    # The user's code of the app is not replaced.
+    with pytest.raises(UsageError, match="build/mine/app_python holds files already"):
+        exported(network(), **options)
+
+
+def test_an_app_that_cannot_be_is_refused_before_the_work(here):
+    for options, message in (
+        ({"app": "rust"}, "no apps named 'rust'"),
+        ({"app": ("python", "cpp"), "format": "onnx"}, "cpp runs tflite, and this export makes"),
+        ({"app": "python", "task": "tensors"}, "no answers of the task 'tensors'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            exported(network(), **options)
+        assert not (here / "build").exists()
+
+
+def test_an_app_of_a_task_that_shows_too_late_has_failed(here):
+    """Nobody names the task of this model: that it is `tensors` shows when it is opened."""
+    image = layers.Input((16, 16, 3))
+    model = tf_keras.Model(image, layers.Conv2D(8, 3, 2)(image), name="mine")
+    done = exported(model, format="tflite", app="python")
+    assert len(done.rows) == 2
+    assert done.apps == ()
+    (failed,) = done.failed
+    assert (failed.what, failed.exit_code) == ("the app in python", 7)
+    assert "decodes no answers of the task 'tensors'" in failed.message
