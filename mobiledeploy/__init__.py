@@ -248,6 +248,7 @@ if TYPE_CHECKING:
         CleanedFolder as CleanedFolder,
         CleanResult as CleanResult,
         Installation as Installation,
+        InstalledExtra as InstalledExtra,
         InstalledPart as InstalledPart,
         doctor as doctor,
         doctor_android as doctor_android,

@@ -13,6 +13,8 @@ import numpy as np
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import (
     Answers,
+    ColdFigure,
+    ColdStart,
     Detail,
     DrawnAnswer,
     DrawnBox,
@@ -20,7 +22,9 @@ from mobiledeploy.core.types import (
     LayerFigure,
     Report,
     Result,
+    StoredColdStart,
     StoredVerdict,
+    Target,
 )
 
 PNG = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()
@@ -100,6 +104,22 @@ def answers(sha: str, right: int) -> Answers:
     return Answers(sha * 64, "s", 100, base64.b64encode(bits).decode())
 
 
+def cold(sha: str, first_answer_ns: int, device: str = "host", **change: object) -> StoredColdStart:
+    """Six processes; the C runner tells no step but the last."""
+    values = {"first_inference_ns": first_answer_ns // 10, "first_answer_ns": first_answer_ns}
+    figures = [
+        ColdFigure(name, (value,) * 6, value, (0.9 * value, 1.1 * value))
+        for name, value in (*values.items(), ("peak_rss_bytes", 58_000_000))
+    ]
+    start = ColdStart(
+        sha * 64,
+        Target(device, "native", "litert", 1, "xnnpack"),
+        *("2.1", tuple(figures), 1000, None, {}, {}, ()),
+    )
+    stored = StoredColdStart("2026-01-05T00:00:00.000+00:00", "net", "int8_ptq", "tflite", start)
+    return dataclasses.replace(stored, **change)
+
+
 FILES = {"a": (66, 1.0), "b": (67, 2.0), "c": (90, 5.0)}
 CHOICE = Report(
     "choice",
@@ -112,7 +132,7 @@ def everything() -> Report:
     """A report with something in each of its parts, and a name that is too long for any column."""
     few = sample()
     drawn = DrawnAnswer("a", PIXEL, (DrawnBox((0.1, 0.1, 0.5, 0.5), "b", 0.9),), "", "", ())
-    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),))
+    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),), PNG, 0.25)
     long = "mobilenet_v3_large_minimalistic_1.0_224_distilled_from_a_larger_one"
     rows = [dataclasses.replace(r, model=long) for r in CHOICE.results]
     again = [dataclasses.replace(r, made_at="2026-01-09T00:00:00.000+00:00") for r in rows]
@@ -133,6 +153,7 @@ def everything() -> Report:
         details=tuple(details),
         verdicts=tuple(verdicts),
         answers=CHOICE.answers,
+        cold_starts=(cold("a", 26_300_000), cold("b", 37_100_000)),
     )
 
 

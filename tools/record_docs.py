@@ -117,6 +117,7 @@ UNITS = {
     "accepted_top1": FRACTION,
     "accuracy": FRACTION,
     "agreement": FRACTION,
+    "differing": FRACTION,
     "alpha": "factor",
     "arguments": "",
     "bytes_loaded": "bytes",

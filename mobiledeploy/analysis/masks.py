@@ -22,6 +22,12 @@ def encode(classes: ArrayLike) -> Mask:
     return Mask((table.shape[0], table.shape[1]), tuple(runs.tolist()))
 
 
+def differing(one: Mask, other: Mask) -> float:
+    """The share of pixels with other classes; 1 for masks of other sizes."""
+    mine, theirs = decode(one), decode(other)
+    return float(np.mean(mine != theirs)) if mine.shape == theirs.shape and mine.size else 1.0
+
+
 def decode(mask: Mask) -> NDArray[np.int64]:
     """[H, W]: the class of each pixel; InputError where the runs do not fill the size."""
     runs = np.asarray(mask.runs, np.int64)

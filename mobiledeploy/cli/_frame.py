@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _LINE_EVERY_S = 25.0
 """Many CI services end a job that prints nothing for some time."""
+
+_MOST_FILES = 6
+"""A warning names so many files; of more it names one, and their number."""
 
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
@@ -74,8 +77,11 @@ class Terminal:
         self._end = threading.Event()
         self._clock: threading.Thread | None = None
         self._printed_warnings: set[NamedWarning] = set()
+        # The paths that a warning concerns, in their order; None when the work is over.
+        self._paths: dict[NamedWarning, dict[str, None]] | None = None
 
     def __enter__(self) -> Terminal:
+        self._paths = {}
         if sys.stderr.isatty() and not self.quiet:
             from rich.console import Console
             from rich.progress import (
@@ -133,6 +139,9 @@ class Terminal:
             self._end.set()
             self._clock.join()
             self._clock = None
+        shared, self._paths = self._paths or {}, None
+        for warning, paths in shared.items():
+            self._line(f"warning: {warning.text_for(_named_files(paths))}")
 
     def progress(self, what: str, done: int, total: int) -> None:
         """`done` of `total` of `what`; a bar on a terminal, elsewhere a line now and then."""
@@ -149,8 +158,16 @@ class Terminal:
         self._bars.update(task, completed=done, total=total, visible=done < total)
 
     def warn(self, warning: NamedWarning) -> None:
-        """Prints a warning once, also with --quiet, because the result needs it."""
-        if warning not in self._printed_warnings:
+        """Prints a warning once, also with --quiet, because the result needs it.
+
+        One about a file waits until the work is over: it is told once for all files that have it.
+        """
+        # Not at the top: help needs no dataclasses.
+        from dataclasses import replace
+
+        if warning.file and self._paths is not None:
+            self._paths.setdefault(replace(warning, file=""), {})[warning.file] = None
+        elif warning not in self._printed_warnings:
             self._printed_warnings.add(warning)
             self._line(f"warning: {warning.text}")
 
@@ -165,6 +182,19 @@ class Terminal:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             click.echo(line, err=True)
+
+
+def _named_files(paths: Iterable[str]) -> str:
+    """Files in words: their common folder once, and of many one name and how many they are."""
+    names = list(paths)
+    folders = {str(Path(name).parent) for name in names}
+    folder = folders.pop() if len(folders) == 1 and len(names) > 1 else "."
+    if folder != ".":
+        names = [Path(name).name for name in names]
+    where = "" if folder == "." else f" in {folder}"
+    if len(names) > _MOST_FILES:
+        return f"{len(names)} files{where}, such as {names[0]}"
+    return f"{', '.join(names)}{where}"
 
 
 def common(function: F) -> F:
@@ -340,7 +370,7 @@ def show(record: Record) -> None:
     for number, table_ in enumerate(record.tables()):
         if number:
             click.echo()
-        table(table_.headers, table_.rows, table_.title, table_.optional)
+        table(table_.headers, table_.rows, table_.title, table_.optional, table_.names)
 
 
 def table(
@@ -348,9 +378,10 @@ def table(
     rows: Sequence[Sequence[str]],
     title: str = "",
     optional: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> None:
-    """Prints the command's result for people; `optional` is as for `_tables.show`."""
+    """Prints the command's result for people; `optional` and `names` are as for `_tables.show`."""
     # Not at the top: help prints no table.
     from mobiledeploy.cli import _tables
 
-    _tables.show(headers, rows, title, optional)
+    _tables.show(headers, rows, title, optional, names)

@@ -2,7 +2,8 @@
 
 A table that is too wide loses as little as possible. In this order: the folder that all files share
 and the columns with one value for all rows go to the title; cells break between words; columns that
-the command can spare are left out, and named below; each row becomes a list.
+the command can spare are left out, and named below; each row becomes a list. Names, such as those
+of layers, do not break: what has no room is left out in their middle.
 """
 
 from __future__ import annotations
@@ -15,9 +16,13 @@ from dataclasses import dataclass, replace
 
 import click
 
+from mobiledeploy.core import units
+
 _GAP = 2
 _LONGEST_WORD = 24
 """Characters: a longer word, such as a path, breaks anywhere if there is no room for it."""
+_SHORTEST_NAME = 20
+"""Characters that remain of a longer name at least."""
 _NUMBER = re.compile(r"[–~≤\d+±-]")
 
 
@@ -28,6 +33,7 @@ class _Layout:
     columns: tuple[tuple[str, tuple[str, ...]], ...]
     title: str
     left_out: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def without(self, header: str) -> _Layout:
         return replace(self, columns=tuple(c for c in self.columns if c[0] != header))
@@ -37,8 +43,21 @@ class _Layout:
 
     def width(self, *, broken: bool) -> int:
         """Characters of a line; `broken` with cells that break between words."""
-        widths = [_least(*c) if broken else max(map(len, (c[0], *c[1]))) for c in self.columns]
+        widths = [self.least(*c) if broken else max(map(len, (c[0], *c[1]))) for c in self.columns]
         return sum(widths) + _GAP * (len(widths) - 1)
+
+    def least(self, header: str, cells: Sequence[str]) -> int:
+        """The narrowest width of a column.
+
+        Numbers do not break, words do so where they are long, and a name is one word.
+        """
+        longest = max(map(len, header.split()), default=0)
+        if _is_number(cells):
+            return max(longest, *map(len, cells))
+        if header in self.names:
+            return max(longest, *(min(len(cell), _SHORTEST_NAME) for cell in cells), 1)
+        words = (word for cell in cells for word in cell.split())
+        return max(longest, *(min(len(word), _LONGEST_WORD) for word in words), 1)
 
 
 def show(
@@ -46,11 +65,16 @@ def show(
     rows: Sequence[Sequence[str]],
     title: str = "",
     optional: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> None:
-    """Prints a table; `optional` are the headers that it can do without, the first one first."""
+    """Prints a table.
+
+    `optional` are the headers that it can do without, the first one first; `names` are those of
+    columns of names.
+    """
     cells = tuple(zip(*rows, strict=True)) if rows else ((),) * len(headers)
     columns = tuple(zip(headers, cells, strict=True))
-    layout = _Layout(columns, title)
+    layout = _Layout(columns, title, names=tuple(names))
     if sys.stdout.isatty():
         _print_on_terminal(layout, optional)
     else:
@@ -79,16 +103,18 @@ def _print_on_terminal(layout: _Layout, optional: Sequence[str]) -> None:
         _print_lists(layout)
         return
     grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold")
+    texts: list[Sequence[str]] = []
     for (header, cells), width in zip(
         fitting.columns, _widths(fitting, console.width), strict=True
     ):
+        texts.append(_shortened(cells, width) if header in fitting.names else cells)
         grid.add_column(
             header,
             justify="right" if _is_number(cells) else "left",
             overflow="fold",
             width=width,
         )
-    for row in zip(*(cells for _, cells in fitting.columns), strict=True):
+    for row in zip(*texts, strict=True):
         grid.add_row(*row)
     if fitting.title:
         console.print(fitting.title)
@@ -128,6 +154,29 @@ def _without_folder(layout: _Layout) -> _Layout:
     return replace(layout, columns=columns).titled(f"in {folder}")
 
 
+def _shortened(cells: Sequence[str], width: int) -> Sequence[str]:
+    """Names of `width` characters at most, which differ where the whole ones do, if they can.
+
+    What is left out is no part of a number, if that can be, and near to the middle: the end of
+    conv_13 would look like that of conv_3.
+    """
+    if max(map(len, cells), default=0) <= width:
+        return cells
+
+    def judge(way: tuple[str, ...]) -> tuple[int, int]:
+        return len(set(way)), -sum(map(_cuts_number, cells, way))
+
+    heads = sorted(range(1, width - 1), key=lambda head: abs(2 * head - width))
+    ways = [tuple(units.shortened(cell, width, head) for cell in cells) for head in heads]
+    return max(ways, key=judge, default=cells)
+
+
+def _cuts_number(whole: str, short: str) -> bool:
+    head, _, tail = short.partition("…") if short != whole else ("", "", "")
+    ends = (len(head), len(whole) - len(tail))
+    return any(whole[end - 1 : end + 1].isdigit() and 0 < end < len(whole) for end in ends)
+
+
 def _print_lists(layout: _Layout) -> None:
     """Each row as lines of a header and its value."""
     if layout.title:
@@ -145,23 +194,26 @@ def _is_number(cells: Sequence[str]) -> bool:
 
 
 def _widths(layout: _Layout, width: int) -> list[int]:
-    """The width of each column: what it needs, and of the rest a share by what it lacks."""
-    least = [_least(*column) for column in layout.columns]
-    lack = [
-        max(map(len, (header, *cells))) - needed
-        for (header, cells), needed in zip(layout.columns, least, strict=True)
-    ]
-    rest = min(width - sum(least) - _GAP * (len(least) - 1), sum(lack))
-    return [
-        needed + (rest * more // sum(lack) if more else 0)
-        for needed, more in zip(least, lack, strict=True)
-    ]
+    """The width of each column: what it needs, and of the rest a share by what it lacks.
 
-
-def _least(header: str, cells: Sequence[str]) -> int:
-    """The narrowest width of a column: numbers do not break, words do so where they are long."""
-    longest = max(map(len, header.split()), default=0)
-    if _is_number(cells):
-        return max(longest, *map(len, cells))
-    words = (word for cell in cells for word in cell.split())
-    return max(longest, *(min(len(word), _LONGEST_WORD) for word in words), 1)
+    Cells that break cost a line each and come first; then headers, which cost one line; then names,
+    which are shortened and cost none.
+    """
+    widths = [layout.least(*column) for column in layout.columns]
+    is_name = [header in layout.names for header, _ in layout.columns]
+    cells = [max(map(len, cells), default=0) for _, cells in layout.columns]
+    whole = [
+        max(len(header), need) for (header, _), need in zip(layout.columns, cells, strict=True)
+    ]
+    for wanted in (
+        [0 if name else need for name, need in zip(is_name, cells, strict=True)],
+        [0 if name else need for name, need in zip(is_name, whole, strict=True)],
+        whole,
+    ):
+        lack = [max(0, need - now) for need, now in zip(wanted, widths, strict=True)]
+        rest = min(width - sum(widths) - _GAP * (len(widths) - 1), sum(lack))
+        widths = [
+            now + (rest * more // sum(lack) if more else 0)
+            for now, more in zip(widths, lack, strict=True)
+        ]
+    return widths

@@ -87,7 +87,7 @@ def command(
 
 def _show(difference: verb.Difference, activations: bool, most: int) -> None:
     table = difference.table(most)
-    _frame.table(table.headers, table.rows, table.title)
+    _frame.table(table.headers, table.rows, table.title, table.optional, table.names)
     _rest(len(difference.layers), most)
     if not activations and any("weights" in odd for pair in difference.layers for odd in pair.odd):
         click.echo(
@@ -121,6 +121,7 @@ def _show_figures(difference: diff_figures.FigureDifference, most: int) -> None:
             *(_layer_row(layers) for layers in difference.layers[:most]),
             ("between layers", "–", "–", *_counts(*difference.between)),
         ],
+        names=("layer",),
     )
     _rest(len(difference.layers), most)
 
@@ -145,7 +146,7 @@ def _layer_row(layers: diff_figures.LayerCountPair) -> tuple[str, ...]:
 
     sides: list[LayerCount] = [side for side in (layers.a, layers.b) if side]
     return (
-        units.one_line(sides[0].name.partition(";")[0])[-48:],
+        units.one_line(sides[0].name.partition(";")[0]),
         verb.change([units.one_line(side.op) for side in sides]),
         verb.change([units.one_line(side.kernel) or "–" for side in sides]),
         *_counts(*(side.instructions if side else None for side in (layers.a, layers.b))),

@@ -47,13 +47,15 @@ class Record:
 class Table(Record):
     """A table for people: every row has a text for each header.
 
-    `optional` are the headers that a narrow terminal can do without, the first one first.
+    `optional` are the headers that a narrow terminal can do without, the first one first. `names`
+    are those of columns whose cells it shortens in their middle and does not break.
     """
 
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     title: str = ""
     optional: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
         """Itself."""

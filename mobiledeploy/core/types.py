@@ -35,17 +35,27 @@ Argument = float | int | str
 
 @dataclass(frozen=True)
 class NamedWarning(Record):
-    """A warning with a name: the result is valid, but the user should know this about it."""
+    """A warning with a name: the result is valid, but the user should know this about it.
+
+    `file` is the path that it concerns where others may have the same warning; the message does not
+    name it then.
+    """
 
     name: str
     message: str
     advice: str = ""
+    file: str = ""
 
     @property
     def text(self) -> str:
         """All of it in one line."""
+        return self.text_for(self.file)
+
+    def text_for(self, files: str) -> str:
+        """All of it in one line, about `files`, which are words; "" for no file."""
+        about = f"{files}: " if files else ""
         advice = f"; {self.advice}" if self.advice else ""
-        return f"{self.message}{advice} [{self.name}]"
+        return f"{about}{self.message}{advice} [{self.name}]"
 
 
 @dataclass(frozen=True)
@@ -942,9 +952,11 @@ class DrawnBox(Record):
 class DrawnAnswer(Record):
     """A detector's boxes or a mask, to draw over what the model sees of an image.
 
-    `image` is a data URI of a small JPEG; `mask` is the model's and `true_mask` the annotated one,
-    data URIs of PNGs that are transparent where nothing is, "" for none. `classes` holds the (name,
-    colour) of what they show, the colour as six hexadecimal digits.
+    `image` is a data URI of a small JPEG; `mask` is the model's, `true_mask` the annotated one and
+    `before_mask` that of the artifact that it is compared with, data URIs of PNGs that are
+    transparent where nothing is, "" for none. `differing` is the share of pixels in which `mask`
+    and `before_mask` differ. `classes` holds the (name, colour) of what they show, the colour as
+    six hexadecimal digits.
     """
 
     sample: str
@@ -953,6 +965,8 @@ class DrawnAnswer(Record):
     mask: str
     true_mask: str
     classes: tuple[tuple[str, str], ...]
+    before_mask: str = ""
+    differing: float | None = None
 
 
 @dataclass(frozen=True)
@@ -960,8 +974,8 @@ class Detail(Record):
     """What a report shows about one artifact besides its row.
 
     `classes` holds (name, images, correct answers) for each class; `flips` compares it with the
-    artifact named `against`; `environment` is of its newest figure; `drawn` are answers that are
-    drawn over their images.
+    artifact named `against`, and `flipped` is the number of answers that are others there;
+    `environment` is of its newest figure; `drawn` are answers that are drawn over their images.
     """
 
     artifact_sha256: str
@@ -1006,8 +1020,8 @@ class Report(Record):
     """The content of a report; a file of `reports/` turns it into text.
 
     `failed` are artifacts of a check without a verdict, each with its reason. `answers` belong to
-    the evaluated artifacts of `results`. `on_inconclusive` says whether an inconclusive check
-    counts as failed.
+    the evaluated artifacts of `results`, `cold_starts` are their newest on each target.
+    `on_inconclusive` says whether an inconclusive check counts as failed.
     """
 
     title: str
@@ -1019,6 +1033,7 @@ class Report(Record):
     answers: tuple[Answers, ...] = ()
     on_inconclusive: Literal["fail", "warn"] = "fail"
     failed: tuple[Failed, ...] = ()
+    cold_starts: tuple[StoredColdStart, ...] = ()
 
     @property
     def decided_by(self) -> str:

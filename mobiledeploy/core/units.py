@@ -125,6 +125,18 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
+def shortened(text: str, most: int, head: int | None = None) -> str:
+    """The ends of a text of more than `most` characters: names of layers differ at both.
+
+    `head` characters of its start remain; the default is half of what remains.
+    """
+    if len(text) <= most:
+        return text
+    kept = max(most - 1, 1)
+    head = kept // 2 if head is None else head
+    return f"{text[:head]}…{text[len(text) - (kept - head) :]}"
+
+
 def markdown(text: str) -> str:
     """`text` as it stands, on one line: names are the user's and may hold Markdown's signs."""
     return _MARKDOWN.sub(r"\\\1", one_line(text))

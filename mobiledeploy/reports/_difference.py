@@ -174,7 +174,7 @@ def _box(anchor: str, side: Side, follows: bool, reads: tuple[tuple[str, str], .
 
 def _short(name: str) -> str:
     """A layer's name for a box: TFLite joins the names of fused operators, the first is enough."""
-    return _page.shortened(units.one_line(name.partition(";")[0])) or "(no name)"
+    return _page.short_layer(units.one_line(name.partition(";")[0])) or "(no name)"
 
 
 def _shape(side: Side) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from mobiledeploy.core import metric_columns, units
+from mobiledeploy.core import cold_columns, metric_columns, units
 from mobiledeploy.core.types import (
     Check,
     Detail,
@@ -27,6 +27,8 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.reports import _plots
 
+MOST_COLD = 100
+"""So many cold starts are listed, the newest ones."""
 MOST_VERDICTS = 100
 """So many judgements are listed, the newest ones."""
 LONGEST_LAYER = 44
@@ -74,6 +76,7 @@ def context(report: Report) -> dict[str, Any]:
         "data": data(report),
         "plots": plots(report.results),
         "judgements": list(judgements(report)),
+        "cold": cold_starts(report),
         "details": [detail(one) for one in report.details],
     }
 
@@ -214,6 +217,35 @@ def judgements(report: Report) -> Iterator[Judgement]:
         yield Judgement(when, gate, artifact, outcome, _lines(verdicts))
 
 
+def cold_starts(report: Report) -> dict[str, Any] | None:
+    """A row for each cold start, each figure with its interval; None without any.
+
+    A step that no runner told has no column.
+    """
+    if not report.cold_starts:
+        return None
+    files = names(report.results)
+    reported = {f.name for c in report.cold_starts for f in c.cold_start.figures}
+    order = dict.fromkeys((*cold_columns.FIRST, *cold_columns.LABELS))
+    columns = [name for name in order if name in reported]
+    rows = []
+    for stored in report.cold_starts[:MOST_COLD]:
+        cold = stored.cold_start
+        figures = {f.name: cold_columns.shown(f) for f in cold.figures}
+        target = f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}"
+        rows.append(
+            {
+                "name": files.get(cold.artifact_sha256, f"file {cold.artifact_sha256[:12]}"),
+                "where": cold.target.device,
+                "target": f"{target}, {units.several(cold.target.threads, 'thread')}, "
+                f"{cold.processes} processes",
+                "figures": [figures.get(name, ("–", "")) for name in columns],
+                "when": moment(stored.made_at).split(" "),
+            }
+        )
+    return {"heads": [cold_columns.LABELS[name] for name in columns], "rows": rows}
+
+
 def _lines(verdicts: Iterable[Verdict | StoredVerdict]) -> tuple[str, ...]:
     """The verdicts in words; classes that passed are one line, for there are many."""
     told, classes = [], 0
@@ -249,12 +281,12 @@ def detail(d: Detail) -> dict[str, Any]:
             }
             for f in d.flips
         ],
-        "drawn": [_drawn(one) for one in d.drawn if _uri(one.image, _JPEG)],
+        "drawn": [_drawn(one, d.against) for one in d.drawn if _uri(one.image, _JPEG)],
         "environment": sorted(d.environment.items()),
     }
 
 
-def _drawn(answer: DrawnAnswer) -> dict[str, Any]:
+def _drawn(answer: DrawnAnswer, against: str) -> dict[str, Any]:
     boxes: list[dict[str, Any]] = [
         {
             "x": 100 * b.box[0],
@@ -266,12 +298,20 @@ def _drawn(answer: DrawnAnswer) -> dict[str, Any]:
         }
         for b in answer.boxes
     ]
+    note = ""
+    if answer.differing is not None:
+        note = f"{units.percent(answer.differing)} of the pixels differ"
     return {
         "sample": answer.sample,
         "image": answer.image,
+        "differing": note,
         "masks": [
-            (title, mask)
-            for title, mask in (("this file", answer.mask), ("annotated", answer.true_mask))
+            (title, mask, more)
+            for title, mask, more in (
+                (against, answer.before_mask, ""),
+                ("This file", answer.mask, note),
+                ("Annotated", answer.true_mask, ""),
+            )
             if _uri(mask, _PNG)
         ],
         "boxes": boxes,
@@ -286,15 +326,12 @@ def _layers(profile: tuple[LayerFigure, ...]) -> Iterator[ShortLayer]:
     for x in profile:
         full = units.one_line(x.name)
         share = f"{100 * x.value / most:.1f}"
-        yield ShortLayer(full, shortened(full), x.op, f"{x.value:,}", share)
+        yield ShortLayer(full, short_layer(full), x.op, f"{x.value:,}", share)
 
 
-def shortened(text: str, most: int = LONGEST_LAYER) -> str:
-    """The ends of a long text: names of layers differ at both."""
-    if len(text) <= most:
-        return text
-    kept = most - 1
-    return f"{text[: kept // 2]}…{text[-(kept - kept // 2) :]}"
+def short_layer(name: str) -> str:
+    """A name that fits a column."""
+    return units.shortened(name, LONGEST_LAYER)
 
 
 def _uri(image: str, start: str) -> str:

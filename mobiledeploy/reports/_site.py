@@ -78,7 +78,7 @@ def page_of(model: str) -> str:
 def index(report: Report) -> dict[str, Any]:
     """The variables of index.html."""
     # The pages of the models have the details of their files.
-    context = _page.context(dataclasses.replace(report, details=()))
+    context = _page.context(dataclasses.replace(report, details=(), cold_starts=()))
     models = sorted({_network(r) for r in report.results} - {""})
     pages = {units.one_line(m): page_of(m) for m in models}
     return context | {
@@ -106,6 +106,9 @@ def models(
             details=tuple(d for d in report.details if d.artifact_sha256 in hashes),
             verdicts=tuple(v for v in report.verdicts if v.artifact_sha256 in hashes),
             answers=tuple(a for a in report.answers if a.artifact_sha256 in hashes),
+            cold_starts=tuple(
+                c for c in report.cold_starts if c.cold_start.artifact_sha256 in hashes
+            ),
         )
         yield (
             page_of(model),
@@ -229,7 +232,7 @@ def _accepted(a: AcceptedDifference) -> AcceptedRow:
     ]
     layers = None
     if a.layers is not None:
-        rows = [[_page.shortened(row[0]), *row[1:]] for row in a.layers.rows]
+        rows = [[_page.short_layer(row[0]), *row[1:]] for row in a.layers.rows]
         layers = {"headers": a.layers.headers, "rows": rows}
     same = a.artifact_sha256 == a.accepted_sha256
     return AcceptedRow(f"{a.recipe}.{a.format}", same, tuple(facts), layers)

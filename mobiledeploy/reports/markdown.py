@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from mobiledeploy.core import metric_columns, units
-from mobiledeploy.core.types import Check, Report, Result
+from collections.abc import Iterator, Sequence
+
+from mobiledeploy.core import cold_columns, metric_columns, units
+from mobiledeploy.core.types import Check, Report, Result, StoredColdStart
 
 SUFFIX = ".md"
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❓"}
@@ -34,7 +36,32 @@ def render(report: Report) -> str:
         headers = (*_FIGURES[:4], units.markdown(heading), *_FIGURES[4:])
         lines += ["", f"| {' | '.join(headers)} |", f"|---|---|---|{'--:|' * 2}---|--:|--:|---|"]
         lines += (_figure(r, heading) for r in report.results)
+    if report.cold_starts:
+        lines += _cold_starts(report.cold_starts)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _cold_starts(cold_starts: Sequence[StoredColdStart]) -> Iterator[str]:
+    headers = (
+        *("model", "recipe", "device", "runtime"),
+        *(
+            part
+            for name in cold_columns.FIRST
+            for part in (cold_columns.LABELS[name], "95 % interval")
+        ),
+        "processes",
+    )
+    yield from ("", f"| {' | '.join(headers)} |", f"|---|---|---|---|{'--:|' * 5}")
+    for stored in cold_starts:
+        cold = stored.cold_start
+        figures = {f.name: cold_columns.shown(f) for f in cold.figures}
+        cells = (
+            *(stored.model, f"{stored.recipe}.{stored.format}", cold.target.device),
+            f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}",
+            *(part for name in cold_columns.FIRST for part in figures.get(name, ("–", "–"))),
+            str(cold.processes),
+        )
+        yield f"| {' | '.join(map(units.markdown, cells))} |"
 
 
 def _row(check: Check) -> str:

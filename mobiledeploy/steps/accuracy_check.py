@@ -201,17 +201,22 @@ class ArtifactCheck:
                     for target, isa in ((then.target, then.isa), (e.target, e.isa))
                 )
             message = (
-                f"the baseline of {self.path} was made by {name} {then.runtime_version} on "
+                f"the baseline was made by {name} {then.runtime_version} on "
                 f"{then_at}, this is {name} {e.runtime_version} on {now_at}"
             )
             return [
                 NamedWarning(
-                    "other-machine", message, "what changed may be its kernels, not the file"
+                    "other-machine",
+                    message,
+                    "what changed may be its kernels, not the file",
+                    str(self.path),
                 )
             ]
         if self.same_file and flips:
-            message = f"{self.path} is the accepted file, yet {flips} of its answers are others"
-            return [NamedWarning("not-repeatable", message, "is the machine sound?")]
+            message = f"it is the accepted file, yet {flips} of its answers are others"
+            return [
+                NamedWarning("not-repeatable", message, "is the machine sound?", str(self.path))
+            ]
         return []
 
     def _accuracy(self, truth: NDArray[np.int64], now: NDArray[np.int64]) -> list[Verdict]:

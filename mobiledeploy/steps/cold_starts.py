@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from mobiledeploy.analysis import cores, stats, validity
-from mobiledeploy.core import artifacts, protocol, units
+from mobiledeploy.core import artifacts, cold_columns, protocol, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.plugins import RUNNERS
@@ -23,16 +23,6 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.steps import bench_tables, golden_inputs, phones, resolve, timings
-
-LABELS = {
-    "library_ns": "open the runtime",
-    "load_ns": "load the file",
-    "prepare_ns": "prepare",
-    "first_inference_ns": "first inference",
-    "first_answer_ns": "all until the first answer",
-    "peak_rss_bytes": "peak memory",
-}
-"""The figures of a cold start in their order, and what people call them."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +39,6 @@ class ColdStartResult(Record):
     def tables(self) -> tuple[Table, ...]:
         """A table for each artifact, a row for each figure."""
         return tuple(_table(*pair) for pair in zip(self.paths, self.cold_starts, strict=True))
-
-
-def shown(figure: ColdFigure) -> tuple[str, str]:
-    """The median and the interval of a figure, for people."""
-    in_bytes = figure.name.endswith("_bytes")
-    median, low, high = (
-        units.size(round(value)) if in_bytes else units.duration(value)
-        for value in (figure.median, *figure.interval)
-    )
-    return median, f"{low} to {high}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +130,7 @@ class ColdTiming:
         if not timings.busy(before, after, own, wall):
             return ()
         name, message, advice = timings.BUSY_MACHINE
-        warning = NamedWarning(name, f"{self.path.name}: {message}", advice)
+        warning = NamedWarning(name, message, advice, str(self.path))
         self.reporter.warn(warning)
         return (warning,)
 
@@ -165,7 +145,7 @@ class _Start:
     peak_rss_bytes: int
 
     def figures(self) -> dict[str, int]:
-        """The values by name, in the order of LABELS."""
+        """The values by name, in the order of `cold_columns.LABELS`."""
         loaded = self.loaded
         steps = {
             "library_ns": loaded.library_ns,
@@ -222,7 +202,10 @@ def _figures(starts: list[_Start]) -> tuple[ColdFigure, ...]:
 
 def _table(path: str, cold: ColdStart) -> Table:
     sizes = {"size of the file": cold.size_bytes, "size of the runtime": cold.library_bytes}
-    rows = [(LABELS.get(figure.name, figure.name), *shown(figure)) for figure in cold.figures]
+    rows = [
+        (cold_columns.LABELS.get(figure.name, figure.name), *cold_columns.shown(figure))
+        for figure in cold.figures
+    ]
     rows += [(name, units.size(size), "–") for name, size in sizes.items() if size is not None]
     runtime = f"{cold.target.runtime} {cold.runtime_version}".strip()
     return Table(

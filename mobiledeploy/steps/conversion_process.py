@@ -70,6 +70,7 @@ _JUDGING = 40
 _HALF_PIXEL = 0.51
 """In pixels, with room for the rounding of a range that is told in decimals."""
 HALF = 16
+HALF_NOT_SEEN = "half-not-seen"
 """Bits of weights in half precision."""
 _ARM = ("aarch64", "arm64")
 _FLOATS, _RECORD = "floats.tflite", "floats.json"
@@ -635,9 +636,10 @@ class _Press:
         if platform.machine() not in _ARM:
             self.speak.warn(
                 NamedWarning(
-                    "half-not-seen",
+                    HALF_NOT_SEEN,
                     f"{name} is judged here by float32 arithmetic, where this machine has no other",
-                    "`bench --device emulator:cortex-a76` compares its answers in float16",
+                    f"`mobiledeploy evaluate {name} --device emulator:cortex-a76 --limit 100` "
+                    "judges it in float16",
                 )
             )
 

@@ -244,20 +244,22 @@ def _warnings(
     plain: _Run,
     here: _Run,
 ) -> Iterator[NamedWarning]:
-    name = job.path.name
+    path = str(job.path)
     low, high = layer_counts.instructions(each[0]), layer_counts.instructions(each[-1])
     if high - low > EVEN * low:
         yield NamedWarning(
             "uneven-counts",
-            f"{name}: inferences of one process differ, from {low:,} to {high:,} instructions",
+            f"inferences of one process differ, from {low:,} to {high:,} instructions",
             "the figure is the one in the middle",
+            path,
         )
     if not layers:
         yield NamedWarning(
             "layers-unknown",
-            f"{name}: what {plain.ready.runtime} {plain.ready.version} told of its operators "
+            f"what {plain.ready.runtime} {plain.ready.version} told of its operators "
             "does not fit what was counted",
             "the total stands, there are no kernels and no counts by layer",
+            path,
         )
     tolerance = HALF_TOLERANCE if each[-1].get(HALF_PRODUCTS) else FLOAT_TOLERANCE
     for difference, output in zip(differences, here.outputs, strict=True):
@@ -267,7 +269,8 @@ def _warnings(
             unit = " steps" if integers else ""
             yield NamedWarning(
                 "differs-from-host",
-                f"{name}: an answer on {plain.ready.cpu} is {difference:g}{unit} from that of "
+                f"an answer on {plain.ready.cpu} is {difference:g}{unit} from that of "
                 f"{here.ready.runtime} {here.ready.version} on this host",
                 "evaluate it where it will run",
+                path,
             )

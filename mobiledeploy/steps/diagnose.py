@@ -127,7 +127,9 @@ class QuantizationDiagnosis(Record):
         images = f"{units.several(self.images, 'image')} ({self.data}), {self.runtime}"
         title = f"{self.artifact} beside {self.reference}: {images}"
         optional = ("codes used", "saturated", "lost", "dead", "kind", "cosine", "ranges")
-        return (Table((*headers, "lost", "saturated", "codes used"), rows, title, optional),)
+        return (
+            Table((*headers, "lost", "saturated", "codes used"), rows, title, optional, ("layer",)),
+        )
 
 
 def _decibels(value: float) -> str:

@@ -471,7 +471,7 @@ def _warnings(
     path: Path, artifact: Artifact, choice: SeriesFit, family: str
 ) -> Iterator[NamedWarning]:
     def warn(name: str, message: str, advice: str = "") -> NamedWarning:
-        return NamedWarning(name, f"{path.name}: {message}", advice)
+        return NamedWarning(name, message, advice, str(path))
 
     name, runtime = choice.card.name, choice.series.runtime
     if runtime not in runtimes.published_as(artifact.format):

@@ -189,8 +189,10 @@ class EvaluationImages:
         unfit = task_choice.unfit_annotations(task, samples)
         warnings += [unfit] if unfit else []
         if artifact.calibration == samples.identity:
-            message = f"{artifact.path} was calibrated on these images: others say more"
-            warnings.append(NamedWarning("calibration-images", message, "--data with others"))
+            message = "it was calibrated on these images: others say more"
+            warnings.append(
+                NamedWarning("calibration-images", message, "--data with others", artifact.path)
+            )
         places = limited(len(samples), self._limit)
         identity = samples.identity if places is None else part(samples.identity, len(places))
         ref = DataRef(source, split, artifact.spec.resolution, labels, identity)
@@ -211,9 +213,10 @@ class EvaluationImages:
             warnings.append(
                 NamedWarning(
                     "changed-data",
-                    f"{source} is not as it was when {artifact.path} was exported: "
-                    "some of its images may have calibrated it",
+                    f"{source} is not as it was at the export: some of its images may have "
+                    "calibrated the file",
                     "export again, or give --data with other images",
+                    artifact.path,
                 )
             )
         return same_name or identity == own.identity

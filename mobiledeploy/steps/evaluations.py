@@ -21,6 +21,7 @@ from mobiledeploy.core.types import (
     Target,
 )
 from mobiledeploy.core.unrecorded import ARCHITECTURE
+from mobiledeploy.steps import instruction_sets
 from mobiledeploy.steps.answers import with_pixels
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.evaluation_images import EvaluationImages, View
@@ -203,6 +204,18 @@ def float_sibling(
 def unsaid(one: Artifact, other: Artifact) -> bool:
     """Whether two artifacts do not say that they are of one model: a file has no record."""
     return ARCHITECTURE in (one.spec.architecture, other.spec.architecture)
+
+
+def judged_in_half(artifact: Artifact) -> bool:
+    """Whether the store has an evaluation of the file where float16 is computed as such."""
+    with Store.open() as store:
+        return any(
+            e.artifact_sha256 == artifact.sha256
+            and instruction_sets.HALF in e.isa.split()
+            # The builtin kernels of LiteRT compute in float32.
+            and (e.runtime, e.delegate) != ("litert", "none")
+            for e in store.evaluations()
+        )
 
 
 def unlike(path: Path, reference: Path, agreement: float | None) -> NamedWarning | None:

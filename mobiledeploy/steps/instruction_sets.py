@@ -6,6 +6,8 @@ import platform
 from collections.abc import Collection
 from pathlib import Path
 
+HALF = "asimdhp"
+"""The feature of a CPU that computes in float16."""
 # The CPU features by which runtimes choose kernels, with the names of Linux.
 _FEATURES = (
     "avx2",
@@ -15,7 +17,7 @@ _FEATURES = (
     "avx_vnni",
     "amx_int8",
     "asimd",
-    "asimdhp",
+    HALF,
     "asimddp",
     "i8mm",
     "sve",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -18,7 +18,6 @@ from mobiledeploy.core.ports import Pixels, Samples
 from mobiledeploy.core.preprocessing import crop_margins
 from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.types import (
-    Annotation,
     Artifact,
     DataRef,
     DrawnAnswer,
@@ -74,11 +73,16 @@ class ReportImages:
         return tuple(rows)
 
     def drawn(
-        self, evaluation: Evaluation, artifact: Artifact, first: Sequence[str] = ()
+        self,
+        evaluation: Evaluation,
+        artifact: Artifact,
+        first: Sequence[str] = (),
+        before: Mapping[str, Prediction] | None = None,
     ) -> tuple[DrawnAnswer, ...]:
         """Boxes or masks with what is annotated; () of another task, or where the data is gone.
 
-        The samples of `first` come before the others.
+        The samples of `first` come before the others, in their order. `before` holds the
+        predictions of another artifact by sample, whose masks are drawn too.
         """
         if not any(p.boxes or p.mask for p in evaluation.predictions):
             return ()
@@ -86,12 +90,13 @@ class ReportImages:
         if samples is None:
             return ()
         places = _places(samples)
-        before = set(first[:DRAWN])
-        ordered = sorted(evaluation.predictions, key=lambda p: p.sample not in before)
+        order = {sample: place for place, sample in enumerate(first[:DRAWN])}
+        ordered = sorted(evaluation.predictions, key=lambda p: order.get(p.sample, DRAWN))
         answers: list[DrawnAnswer] = []
         for p in ordered[:DRAWN]:
             with suppress(DeployError, OSError, KeyError):
-                answers.append(_drawn(evaluation, artifact, samples, places[p.sample], p))
+                other = (before or {}).get(p.sample)
+                answers.append(_drawn(evaluation, artifact, samples, places[p.sample], p, other))
         return tuple(answers)
 
     def _samples(self, data: DataRef) -> Samples | None:
@@ -112,7 +117,12 @@ def _open(data: DataRef) -> Samples | None:
 
 
 def _drawn(
-    evaluation: Evaluation, artifact: Artifact, samples: Samples, place: int, p: Prediction
+    evaluation: Evaluation,
+    artifact: Artifact,
+    samples: Samples,
+    place: int,
+    p: Prediction,
+    before: Prediction | None,
 ) -> DrawnAnswer:
     crop = evaluation.preprocessing.crop
     pixels = samples.image(place)
@@ -128,28 +138,31 @@ def _drawn(
         DrawnBox(box, named(evaluation, artifact, index), None)
         for box, index in zip(annotation.boxes, annotation.labels, strict=False)
     ]
-    names, mask, true_mask = _masks(evaluation, artifact, p, annotation)
+    other = before.mask if before else None
+    names, images = _masks(evaluation, artifact, (p.mask, annotation.mask, other))
     return DrawnAnswer(
         p.sample,
         _jpeg(seen, DRAWN_PIXELS),
         (*best[:MOST_BOXES], *truth[:MOST_BOXES]),
-        mask,
-        true_mask,
-        names,
+        mask=images[0],
+        true_mask=images[1],
+        classes=names,
+        before_mask=images[2],
+        differing=masks.differing(p.mask, other) if p.mask and other else None,
     )
 
 
 def _masks(
-    evaluation: Evaluation, artifact: Artifact, p: Prediction, annotation: Annotation
-) -> tuple[tuple[tuple[str, str], ...], str, str]:
-    """(name, colour) of each class in the masks, and the masks as images."""
-    tables = [masks.decode(m) if m else None for m in (p.mask, annotation.mask)]
+    evaluation: Evaluation, artifact: Artifact, of_one: Sequence[Mask | None]
+) -> tuple[tuple[tuple[str, str], ...], list[str]]:
+    """(name, colour) of each class in the masks of one image, and the masks as images."""
+    tables = [masks.decode(m) if m else None for m in of_one]
     present = {int(c) for t in tables if t is not None for c in np.unique(t) if c >= 0}
     names = {c: named(evaluation, artifact, c) for c in sorted(present)}
     shown = [c for c, name in names.items() if name != BACKGROUND]
     colors = {c: _COLORS[place % len(_COLORS)] for place, c in enumerate(shown)}
-    images = ["" if m is None else _png(m, colors) for m in (p.mask, annotation.mask)]
-    return tuple((names[c], color) for c, color in colors.items()), images[0], images[1]
+    images = ["" if m is None else _png(m, colors) for m in of_one]
+    return tuple((names[c], color) for c, color in colors.items()), images
 
 
 def _png(mask: Mask, colors: dict[int, str]) -> str:

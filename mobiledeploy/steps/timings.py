@@ -246,12 +246,11 @@ class Timing:
         )
 
     def _warn_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
-        width = stats.relative_width(steady)
-        if width > latency.RELATIVE_WIDTH:
+        if stats.relative_width(steady) > latency.RELATIVE_WIDTH:
             limit = f"{self._runs} runs" if self._runs else f"{self._seconds:g} s"
             self._warn(
                 "wide-interval",
-                f"after {limit} the median is known to ±{100 * width:.1f} % only",
+                f"after {limit} the median is not known to ±{100 * latency.RELATIVE_WIDTH:g} % yet",
                 "close other programs, or ask for more --runs",
             )
         if not latency.steady(self.samples_ns):
@@ -269,6 +268,6 @@ class Timing:
             )
 
     def _warn(self, name: str, message: str, advice: str) -> None:
-        warning = NamedWarning(name, f"{self.path.name}: {message}", advice)
+        warning = NamedWarning(name, message, advice, str(self.path))
         self.warnings.append(warning)
         self.reporter.warn(warning)

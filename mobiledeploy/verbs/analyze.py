@@ -103,7 +103,7 @@ class Analysis(Record):
             for s in self.shares
         )
         return (
-            Table(headers, layers, f"{self.name}: {self.source}"),
+            Table(headers, layers, f"{self.name}: {self.source}", names=("layer",)),
             Table(("kind of layer", "layers", "mult-adds", "params"), kinds),
             *shrunk_layers.tables(self.shrunk_layers),
         )

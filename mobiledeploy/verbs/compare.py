@@ -64,7 +64,7 @@ def compare(
         Time of B over time of A, its 95 % interval, and whether that excludes 1.
 
     Raises:
-        UsageError: too few or too many rounds, or as for `bench`.
+        UsageError: too few or too many rounds, less than one thread, or as for `bench`.
         VoidError: a delegate did not take the graph of one of them.
         DeviceError: as for `bench`.
     """
@@ -76,6 +76,7 @@ def compare(
         )
     if rounds > MOST_ROUNDS:
         raise UsageError(f"{rounds} rounds are too many", f"give {MOST_ROUNDS} or fewer")
+    arguments.need_threads(threads)
     place = resolve.resolve(device, via)
     place.need_times("a comparison in turns")
     request = resolve.bench_request(

@@ -74,6 +74,7 @@ class Difference(Record):
             ),
             tuple(_row(pair, own) for pair in self.layers[:most]),
             f"{self.a} {sizes[0]} → {self.b} {sizes[1]}",
+            names=("layer",),
         )
 
 
@@ -87,7 +88,7 @@ def _row(pair: Pair, own: bool) -> tuple[str, ...]:
     counts = ["–" if s.instructions is None else f"{s.instructions:,}" for s in sides]
     own_errors = ["–" if s.own_sqnr_db is None else f"{s.own_sqnr_db:.1f} dB" for s in sides]
     return (
-        units.one_line(sides[0].name.partition(";")[0])[-48:],
+        units.one_line(sides[0].name.partition(";")[0]),
         change([s.kind for s in sides]),
         change([s.type for s in sides]),
         change([units.size(s.weight_bytes) for s in sides]),

@@ -12,13 +12,14 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from mobiledeploy import __version__
@@ -47,8 +48,10 @@ TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
     "ssh": (native.ssh, "boards", "apt install openssh-client"),
     "qemu-aarch64": (native.qemu, "emulator", native.FIX),
 }
-# `dev` is for work on mobiledeploy itself, and `all` is the union of the others.
-NO_EXTRAS = ("all", "dev")
+OURS = "mobiledeploy"
+BASE = "base"
+# The packages of `dev` are for work on mobiledeploy itself, and `all` is the union of others.
+UNLISTED = ("all", "dev")
 # TensorFlow takes 660 MB after its import, and a conversion about the same again.
 LITTLE_MEMORY_BYTES = 2 * 10**9
 # The export extra takes 1.8 GB, and pip downloads before it unpacks.
@@ -62,7 +65,8 @@ class InstalledPart(Record):
     `extra` is base for the needs of every command, export or tflite-runtime for parts of these
     extras, phones, boards or emulator for programs of the system, and .pt2 for the environment that
     opens such files. `state` is `unfit` for a version that we do not support, and `unavailable` if
-    this Python or system cannot have the part.
+    this Python or system cannot have the part. `size_bytes` is that of its files here, without what
+    it needs; None if it is not installed, or is no Python package.
     """
 
     name: str
@@ -70,6 +74,24 @@ class InstalledPart(Record):
     version: str | None
     state: State
     fix: str = ""
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class InstalledExtra(Record):
+    """An extra of the installation, or `base`, which every installation has.
+
+    `packages` are the installed ones that it brings, with those that these need in turn, and
+    `size_bytes` is the size of their files: for an extra without those of `base`. Extras may share
+    packages, so their sizes do not add up. `missing` are requirements of its own that are not here
+    in a version that fits; without them, its size is not known.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    missing: tuple[str, ...]
+    state: State
+    size_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -96,27 +118,45 @@ class Installation(Record):
     free_disk_bytes: int
     free_memory_bytes: int | None
     warnings: tuple[NamedWarning, ...]
+    extras: tuple[InstalledExtra, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each part, then one for each place."""
+        """A row for each part, then one for each extra, then one for each place."""
         parts = tuple(
-            (p.name, p.extra, p.version or "–", f"{p.state}: {p.fix}" if p.fix else p.state)
+            (
+                f"{p.name} {p.version}" if p.version else p.name,
+                p.extra,
+                _size_cell(p.size_bytes),
+                f"{p.state}: {p.fix}" if p.fix else p.state,
+            )
             for p in self.parts
         )
-        title = f"mobiledeploy {self.version}, Python {self.python}, {self.platform}"
-        places = tuple(
-            (p.path, p.name, "–" if p.size_bytes is None else size(p.size_bytes))
-            for p in self.places
+        extras = tuple(
+            (
+                e.name,
+                str(len(e.packages)) if e.packages else "–",
+                _size_cell(e.size_bytes),
+                f"{e.state}: {', '.join(e.missing)}" if e.missing else e.state,
+            )
+            for e in self.extras
         )
+        title = f"mobiledeploy {self.version}, Python {self.python}, {self.platform}"
+        places = tuple((p.path, p.name, _size_cell(p.size_bytes)) for p in self.places)
+        whole = "sizes with all packages that are needed; of an extra, without those of base"
         return (
-            Table(("part", "for", "version", "state"), parts, title),
+            Table(("part", "for", "size", "state"), parts, title),
+            Table(("extra", "packages", "size", "state"), extras, whole),
             Table(("path", "place", "size"), places),
         )
 
     @property
     def broken(self) -> tuple[InstalledPart, ...]:
         """The required parts that are not ok."""
-        return tuple(p for p in self.parts if p.extra == "base" and p.state != "ok")
+        return tuple(p for p in self.parts if p.extra == BASE and p.state != "ok")
+
+
+def _size_cell(bytes_: int | None) -> str:
+    return "–" if bytes_ is None else size(bytes_)
 
 
 @dataclass(frozen=True)
@@ -142,8 +182,9 @@ def doctor() -> Installation:
     Returns:
         The packages and programs, the places of our files, free disk and memory, and warnings.
     """
-    parts = (*_packages(), *_tools(), *_apart())
-    whole = all(part.state == "ok" for part in parts if part.extra == "base")
+    sizes = _Sizes()
+    parts = (*_packages(sizes), *_tools(), *_apart())
+    whole = all(part.state == "ok" for part in parts if part.extra == BASE)
     memory = _free_memory()
     disk = shutil.disk_usage(Path.cwd()).free
     return Installation(
@@ -155,6 +196,7 @@ def doctor() -> Installation:
         free_disk_bytes=disk,
         free_memory_bytes=memory,
         warnings=tuple(_warnings({part.name: part for part in parts}, disk, memory)),
+        extras=tuple(_extras(sizes)),
     )
 
 
@@ -294,33 +336,131 @@ def _children(folder: Path) -> tuple[Path, ...]:
         return tuple(sorted(folder.iterdir())) if folder.is_dir() else ()
 
 
-def _packages() -> Iterator[InstalledPart]:
+def _packages(sizes: _Sizes) -> Iterator[InstalledPart]:
     """Compares our requirements, from our own metadata, with the installed packages."""
-    try:
-        lines = metadata.requires("mobiledeploy") or []
-    except metadata.PackageNotFoundError:
-        yield InstalledPart("mobiledeploy", "base", None, "missing", "make install")
+    requirements = _requirements(OURS)
+    if requirements is None:
+        yield InstalledPart(OURS, BASE, None, "missing", "make install")
         return
     names = set()
-    for requirement in map(Requirement, lines):
+    for requirement in requirements:
         extra = _extra(requirement)
-        own = requirement.name != "mobiledeploy" and extra not in NO_EXTRAS
-        if extra == "base" and requirement.marker and not requirement.marker.evaluate():
+        own = requirement.name != OURS and extra not in UNLISTED
+        if extra == BASE and requirement.marker and not requirement.marker.evaluate():
             # Another system needs it.
             continue
         if own and requirement.name not in names:
             names.add(requirement.name)
-            yield _part(requirement, extra)
+            part = _part(requirement, extra)
+            yield part if part.version is None else replace(part, size_bytes=sizes.of(part.name))
+
+
+def _extras(sizes: _Sizes) -> Iterator[InstalledExtra]:
+    """What each extra of our metadata costs on this disk, `base` first."""
+    base = _closure(OURS, ()) - {OURS}
+    extras = dict.fromkeys(map(_extra, _requirements(OURS) or ()))
+    for extra in (BASE, *sorted(extras.keys() - {BASE})):
+        direct = [r for r in _direct(extra) if r.name != OURS]
+        applicable = [r for r in direct if not r.marker or r.marker.evaluate({"extra": _extra(r)})]
+        states = {r.name: _part(r, _extra(r)).state for r in applicable}
+        missing = tuple(dict.fromkeys(name for name, state in states.items() if state != "ok"))
+        packages = base if extra == BASE else _closure(OURS, (extra,)) - base - {OURS}
+        package_sizes = [sizes.of(name) for name in packages]
+        state: State = "ok"
+        if missing:
+            state = states[missing[0]]
+        elif direct and not applicable:
+            state = "unavailable"
+        whole = state == "ok" and None not in package_sizes
+        yield InstalledExtra(
+            extra,
+            tuple(sorted(packages)),
+            missing,
+            state,
+            sum(filter(None, package_sizes)) if whole else None,
+        )
+
+
+def _direct(extra: str) -> Iterator[Requirement]:
+    """Our requirements for an extra, with those of the extras that it is the union of."""
+    for requirement in _requirements(OURS) or ():
+        if _extra(requirement) == extra:
+            yield requirement
+            if requirement.name == OURS:
+                for part in sorted(requirement.extras):
+                    yield from _direct(part)
+
+
+def _closure(package: str, extras: Iterable[str]) -> set[str]:
+    """The installed packages that a package needs with these extras, and itself."""
+    closure: set[str] = set()
+    # A package and one of its extras, "" for what it needs in any case.
+    steps = [(package, extra) for extra in ("", *extras)]
+    # It grows while it is walked.
+    for name, extra in steps:
+        requirements = _requirements(name)
+        if requirements is None:
+            continue
+        closure.add(name)
+        for requirement in requirements:
+            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+                continue
+            more = [(canonicalize_name(requirement.name), e) for e in ("", *requirement.extras)]
+            steps += [step for step in more if step not in steps]
+    return closure
+
+
+def _requirements(package: str) -> list[Requirement] | None:
+    """Those of an installed package; None if it is not installed."""
+    try:
+        lines = metadata.requires(package) or []
+    except metadata.PackageNotFoundError:
+        return None
+    requirements = []
+    for line in lines:
+        # Old packages of others have lines that pip does not take any more.
+        with contextlib.suppress(InvalidRequirement):
+            requirements.append(Requirement(line))
+    return requirements
+
+
+class _Sizes:
+    """The sizes of installed packages, each of which is measured once."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, int | None] = {}
+
+    def of(self, package: str) -> int | None:
+        """The bytes of its files; None if it does not list them."""
+        name = canonicalize_name(package)
+        if name not in self._by_name:
+            self._by_name[name] = _files_size(name)
+        return self._by_name[name]
+
+
+def _files_size(package: str) -> int | None:
+    try:
+        distribution = metadata.distribution(package)
+    except metadata.PackageNotFoundError:
+        return None
+    if not distribution.files:
+        return None
+    root, total = str(distribution.locate_file("")), 0
+    for path in distribution.files:
+        # Files may be gone: caches of bytecode come and go.
+        with contextlib.suppress(OSError):
+            total += os.lstat(os.path.join(root, str(path))).st_size  # noqa: PTH118 - of many files
+    return total
 
 
 def _extra(requirement: Requirement) -> str:
     match = re.search(r"extra == .([\w-]+).", str(requirement.marker))
-    return match[1] if match else "base"
+    return match[1] if match else BASE
 
 
 def _part(requirement: Requirement, extra: str) -> InstalledPart:
     name, version = requirement.name, _version(requirement.name)
-    line = "pip install mobiledeploy" if extra == "base" else f"pip install 'mobiledeploy[{extra}]'"
+    line = "pip install mobiledeploy" if extra == BASE else f"pip install 'mobiledeploy[{extra}]'"
     if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
         return InstalledPart(name, extra, version, "unavailable", "Python 3.11 on Linux has it")
     if version is None:

@@ -33,7 +33,15 @@ from mobiledeploy.core.types import (
     Resize,
     ShrunkLayer,
 )
-from mobiledeploy.steps import app_choice, arguments, evaluations, runtimes, shrunk_layers, timings
+from mobiledeploy.steps import (
+    app_choice,
+    arguments,
+    conversion_process,
+    evaluations,
+    runtimes,
+    shrunk_layers,
+    timings,
+)
 from mobiledeploy.steps import within as budgets
 from mobiledeploy.steps.arguments import AnyPath, Labels, Names, Triple
 from mobiledeploy.steps.bench_figures import time_artifacts
@@ -337,7 +345,10 @@ def _export(
         artifacts = make(planned, config, collector)
     for artifact in artifacts.values():
         for warning in artifact.warnings:
-            collector.warn(warning)
+            if warning.name != conversion_process.HALF_NOT_SEEN or not evaluations.judged_in_half(
+                artifact
+            ):
+                collector.warn(warning)
     with Store.open() as store:
         store.add_export(planned.key, artifacts)
     by_sha = evaluations.stored(artifacts, collector) if planned.evaluates else {}

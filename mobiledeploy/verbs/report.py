@@ -6,16 +6,17 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from mobiledeploy.analysis import cost
+from mobiledeploy.analysis import cost, masks
 from mobiledeploy.core import artifacts as artifacts_
 from mobiledeploy.core import inputs, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.plugins import FORMATS, REPORTS, missing
+from mobiledeploy.core.plugins import FORMATS, REPORTS, TASKS, missing
 from mobiledeploy.core.ports import Reporter, SiteFile
 from mobiledeploy.core.types import (
     AcceptedDifference,
@@ -27,7 +28,10 @@ from mobiledeploy.core.types import (
     LayerFigure,
     Measured,
     Pair,
+    Prediction,
     Report,
+    StoredColdStart,
+    Target,
 )
 from mobiledeploy.steps import baseline, report_images, site_folder
 from mobiledeploy.steps.accepted_differences import differences
@@ -184,7 +188,28 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         evaluations = [store.judgement(sha) for sha in evaluated]
         answers = tuple(filter(None, map(baseline.image_answers, filter(None, evaluations))))
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in hashes)
-    return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
+        cold_starts = _cold_starts(store, hashes, where)
+    return Report(
+        title,
+        results=results,
+        details=details,
+        verdicts=verdicts,
+        answers=answers,
+        cold_starts=cold_starts,
+    )
+
+
+def _cold_starts(
+    store: Store, hashes: set[str], where: Mapping[str, str]
+) -> tuple[StoredColdStart, ...]:
+    """The newest of each artifact on each target. They are measured, and no other kind."""
+    newest: dict[tuple[str, Target, str], StoredColdStart] = {}
+    for stored in store.cold_starts() if where.get("kind", "measured") == "measured" else ():
+        cold = stored.cold_start
+        if cold.artifact_sha256 in hashes and where.get("device") in (None, cold.target.device):
+            key = (cold.artifact_sha256, cold.target, cold.runtime_version)
+            newest.setdefault(key, stored)
+    return tuple(newest.values())
 
 
 def _files(store: Store, hashes: set[str]) -> dict[str, Path]:
@@ -229,17 +254,21 @@ def _detail(
         profile = _profile(file) if file else ()
     against, flip_count = "", 0
     flips: tuple[Flip, ...] = ()
-    changes: list[tuple[str, int, int, int]] = []
+    changed: list[str] = []
+    others: dict[str, Prediction] = {}
     reference = _reference(artifacts, artifact)
     if evaluation is not None and reference is not None:
         before = store.evaluation_of(reference.sha256)
         if before is not None and before.data.identity == evaluation.data.identity:
             against = f"{reference.recipe.name}.{reference.format}"
-            changes = _changes(before, evaluation)
-            flip_count = len(changes)
-            if not any(p.boxes for p in evaluation.predictions):
-                flips = images.flips(evaluation, artifact, changes[:FLIPS])
-    changed = [sample for sample, *_ in changes]
+            others = {p.sample: p for p in before.predictions}
+            if any(p.mask for p in evaluation.predictions):
+                changed, flip_count = _changed_masks(others, evaluation)
+            else:
+                changes = _changes(before, evaluation)
+                changed, flip_count = [sample for sample, *_ in changes], len(changes)
+                if not any(p.boxes for p in evaluation.predictions):
+                    flips = images.flips(evaluation, artifact, changes[:FLIPS])
     return Detail(
         sha,
         _network(artifact),
@@ -252,7 +281,7 @@ def _detail(
         flips,
         flip_count,
         _environment(figures, artifact),
-        images.drawn(evaluation, artifact, changed) if evaluation else (),
+        images.drawn(evaluation, artifact, changed, others) if evaluation else (),
     )
 
 
@@ -295,6 +324,19 @@ def _changes(before: Evaluation, now: Evaluation) -> list[tuple[str, int, int, i
         for p in now.predictions
         if p.classes and p.sample in first and first[p.sample] != p.classes[0]
     ]
+
+
+def _changed_masks(before: Mapping[str, Prediction], now: Evaluation) -> tuple[list[str], int]:
+    """Samples by how much their masks differ, most first; how many are no more the same answer."""
+    task, shares, others = TASKS.load(now.task), {}, 0
+    for p in now.predictions:
+        q = before.get(p.sample)
+        # Records of other machines may have masks that are none.
+        with suppress(InputError):
+            if q is not None and p.mask and q.mask:
+                shares[p.sample] = masks.differing(p.mask, q.mask)
+                others += not task.agrees(p, q)
+    return sorted(shares, key=lambda sample: -shares[sample]), others
 
 
 def _environment(figures: tuple[object, ...], artifact: Artifact) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import metric_columns, records, units
+from mobiledeploy.core import cold_columns, metric_columns, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Reporter
@@ -35,7 +35,6 @@ from mobiledeploy.core.types import (
     Verdict,
     gravest,
 )
-from mobiledeploy.steps import cold_starts
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters, present, read
@@ -171,26 +170,26 @@ class ColdStartList(Record):
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each cold start, with the medians of its figures."""
-        headers = ("model", "recipe", "device", "runtime", *cold_starts.LABELS.values())
+        headers = ("model", "recipe", "device", "runtime", *cold_columns.LABELS.values())
         return (
             Table(
                 (*headers, "processes", "when"),
                 tuple(map(_cold_cells, self.cold_starts)),
                 "fresh processes, files in the system's cache",
-                optional=("when", "processes", *list(cold_starts.LABELS.values())[:3]),
+                optional=("when", "processes", *list(cold_columns.LABELS.values())[:3]),
             ),
         )
 
 
 def _cold_cells(stored: StoredColdStart) -> tuple[str, ...]:
     cold = stored.cold_start
-    medians = {figure.name: cold_starts.shown(figure)[0] for figure in cold.figures}
+    medians = {figure.name: cold_columns.shown(figure)[0] for figure in cold.figures}
     return (
         units.one_line(stored.model or cold.artifact_sha256[:12]),
         units.one_line(f"{stored.recipe}.{stored.format}"),
         units.one_line(cold.target.device),
         units.one_line(f"{cold.target.runtime} {cold.runtime_version}, {cold.target.runner}"),
-        *(medians.get(name, "–") for name in cold_starts.LABELS),
+        *(medians.get(name, "–") for name in cold_columns.LABELS),
         str(cold.processes),
         stored.made_at[:16],
     )
@@ -614,14 +613,15 @@ def _uncertain(new: Measurement | ColdStart, old: Measurement | ColdStart) -> st
 def _warnings(
     path: str, new: Measurement | ColdStart, old: Measurement | ColdStart
 ) -> tuple[NamedWarning, ...]:
-    warnings = [NamedWarning(d.name, d.message, d.advice) for d in new.warnings]
+    warnings = list(new.warnings)
     versions = [getattr(m, "runtime_version", "") for m in (old, new)]
     if versions[0] != versions[1]:
         warnings.append(
             NamedWarning(
                 "other-runtime",
-                f"{path}: runtime {versions[1]}, the baseline's was {versions[0]}",
+                f"runtime {versions[1]}, the baseline's was {versions[0]}",
                 "a change may be the runtime's",
+                path,
             )
         )
     return tuple(warnings)

@@ -23,6 +23,14 @@ def test_runs_go_over_the_ends_of_rows():
     assert masks.encode([[1, 1, 2], [2, 2, -1]]) == Mask((2, 3), (1, 2, 2, 3, -1, 1))
 
 
+def test_masks_differ_in_a_share_of_their_pixels_and_wholly_if_of_other_sizes():
+    one = masks.encode([[0, 0], [1, -1]])
+    assert masks.differing(one, one) == 0
+    assert masks.differing(one, masks.encode([[0, 1], [1, -1]])) == 0.25
+    assert masks.differing(one, masks.encode([[0, 0, 1, -1]])) == 1
+    assert masks.differing(Mask((0, 2), ()), Mask((0, 2), ())) == 1
+
+
 @pytest.mark.parametrize(
     ("size", "runs"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 from mobiledeploy import __version__
@@ -28,7 +29,10 @@ def test_a_sound_installation_ends_in_0(tmp_path):
     result = mobiledeploy("doctor", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"mobiledeploy {__version__}" in result.stdout
-    assert any(line.split()[:2] == ["tensorflow", "export"] for line in result.stdout.splitlines())
+    lines = [line.split() for line in result.stdout.splitlines()]
+    version, size = metadata.version("tensorflow"), ["GB", "ok"]
+    assert any(x[:3] + x[4:] == ["tensorflow", version, "export", *size] for x in lines)
+    assert any(x[:1] + x[4:] == ["export", "ok"] for x in lines)
     assert list(tmp_path.iterdir()) == []
 
 

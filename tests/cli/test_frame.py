@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from mobiledeploy.cli import _frame
-from mobiledeploy.core.types import Failed
+from mobiledeploy.core.types import Failed, NamedWarning
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -40,3 +40,44 @@ def test_what_failed_is_named_once_and_the_gravest_code_wins() -> None:
     assert result.stderr == "error: a.tflite is not there\nerror: b: it died\n"
     assert result.exit_code == 7
     assert not result.stdout
+
+
+def lines_of(*warnings: NamedWarning, capsys) -> list[str]:
+    with _frame.Terminal(quiet=True) as terminal:
+        for warning in warnings:
+            terminal.warn(warning)
+    return capsys.readouterr().err.splitlines()
+
+
+def busy(path: str) -> NamedWarning:
+    return NamedWarning("busy-machine", "other programs computed", "close them", path)
+
+
+def test_a_warning_that_files_share_is_told_once_with_their_names(capsys) -> None:
+    alone = NamedWarning("few-images", "there are few images")
+    other = NamedWarning("wide-interval", "the median is rough", file="build/b.tflite")
+    lines = lines_of(
+        *(busy("build/a.tflite"), alone, other, busy("build/b.tflite"), busy("build/a.tflite")),
+        capsys=capsys,
+    )
+    assert lines == [
+        "warning: there are few images [few-images]",
+        "warning: a.tflite, b.tflite in build: other programs computed; close them [busy-machine]",
+        "warning: build/b.tflite: the median is rough [wide-interval]",
+    ]
+
+
+def test_many_files_are_counted_and_those_of_several_folders_keep_them(capsys) -> None:
+    (line,) = lines_of(busy("x/a.tflite"), busy("y/a.tflite"), capsys=capsys)
+    assert line.startswith("warning: x/a.tflite, y/a.tflite: other programs")
+    (line,) = lines_of(*(busy(f"x/{n}.tflite") for n in range(40)), capsys=capsys)
+    assert line.startswith("warning: 40 files in x, such as 0.tflite: other programs")
+
+
+def test_a_warning_about_a_file_is_told_if_the_work_fails_or_is_over(capsys) -> None:
+    with pytest.raises(ZeroDivisionError), _frame.Terminal(quiet=True) as terminal:
+        terminal.warn(busy("a.tflite"))
+        raise ZeroDivisionError
+    terminal.warn(busy("b.tflite"))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1] for line in lines] == [" a.tflite", " b.tflite"]

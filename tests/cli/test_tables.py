@@ -115,6 +115,42 @@ def test_without_a_terminal_lines_are_whole_and_text_is_on_the_left(capsys):
     )
 
 
+LAYERS = tuple(
+    f"mobilenet_v1/backbone/block_{block}/separable_convolution/depthwise/Relu6"
+    for block in (1, 2, 13)
+)
+
+
+def test_names_of_layers_are_shortened_in_their_middle_and_not_broken():
+    rows = [(name, "Conv2D", "1,000,000") for name in LAYERS]
+    lines = printed(60, ("layer", "operator", "mult-adds"), rows, "", (), ("layer",))
+    names = [line.split("  ")[0] for line in lines[1:]]
+    assert max(map(len, lines)) <= 60
+    # One line each: the start and the end are there, and no two look alike.
+    assert len(set(names)) == len(names) == len(LAYERS)
+    for whole, short in zip(LAYERS, names, strict=True):
+        start, end = short.split("…")
+        assert start
+        assert end
+        assert whole.startswith(start)
+        assert whole.endswith(end)
+
+
+def test_a_number_is_not_cut_in_two():
+    cells = [f"mobilenet_v1/conv_pw_{block}_relu/Relu6" for block in (13, 12, 8, 9)]
+    short = _tables._shortened(cells, 24)
+    numbers = [name.partition("_relu")[0].rpartition("_")[2].strip("…") for name in short]
+    assert numbers == ["13", "12", "8", "9"]
+
+
+def test_names_are_whole_where_there_is_no_terminal_and_where_there_is_room(capsys):
+    table = (("layer", "n"), tuple((name, "1") for name in LAYERS), "", (), ("layer",))
+    _tables.show(*table)
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(LAYERS)
+    lines = printed(120, *table)
+    assert [line.split()[0] for line in lines[1:]] == list(LAYERS)
+
+
 words = st.text("ab c–1.,/", min_size=1, max_size=30).map(str.strip).filter(bool)
 
 
@@ -136,7 +172,7 @@ def test_a_table_that_fits_has_columns_of_the_width_they_need(table, width):
     widths = _tables._widths(layout, width)
     assert sum(widths) + 2 * (len(widths) - 1) <= width
     for (header, cells), own in zip(layout.columns, widths, strict=True):
-        assert _tables._least(header, cells) <= own
+        assert layout.least(header, cells) <= own
     kept = {header for header, _ in layout.columns} | set(layout.left_out)
     for header in set(headers) - kept:
         cells = dict(columns)[header]

@@ -44,3 +44,11 @@ def test_a_data_set_is_shown_with_its_identity(
     message: tuple[str, str, str], expected: str
 ) -> None:
     assert units.images(*message) == expected
+
+
+def test_a_long_text_keeps_its_ends():
+    assert units.shortened("abcdefghij", 10) == "abcdefghij"
+    assert units.shortened("abcdefghijk", 7) == "abc…ijk"
+    assert units.shortened("abcdefghijk", 7, 1) == "a…ghijk"
+    assert units.shortened("abcdefghijk", 7, 6) == "abcdef…"
+    assert units.shortened("abc", 1) == "…c"

@@ -25,6 +25,7 @@ from tests.pages import (
     EVIL,
     PIXEL,
     PNG,
+    cold,
     emulate,
     opened,
     photos,
@@ -115,7 +116,7 @@ def elements(browser: Any) -> dict[str, int]:
 
 def test_no_text_becomes_markup(browser, tmp_path) -> None:
     drawn = DrawnAnswer("a", PIXEL, (DrawnBox((0.1, 0.1, 0.5, 0.5), "b", 0.9),), "", "", ())
-    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),))
+    masked = DrawnAnswer("a", PIXEL, (), PNG, PNG, (("c", "d55e00"),), PNG, 0.25)
     plain = sample()
     details = tuple(
         dataclasses.replace(plain.details[0], drawn=one) for one in ((drawn,), (masked,))
@@ -363,16 +364,71 @@ def test_keyboard_and_labels(browser, tmp_path) -> None:
     assert all(label and "Top-1" in label for label in marks(browser, "measured"))
 
 
+def test_cold_starts_are_a_table_with_their_intervals(browser, tmp_path) -> None:
+    report = dataclasses.replace(
+        CHOICE, cold_starts=(cold("b", 37_100_000), cold("d", 9_000_000, "adb:1"))
+    )
+    opened(browser, report, tmp_path)
+    heads = texts(browser, "#cold th")
+    # What no runner told has no column.
+    assert heads == [
+        *("file", "device", "all until the first answer", "peak memory", "first inference"),
+        "date (UTC)",
+    ]
+    rows = [texts(browser, f"#cold tbody tr:nth-child({n}) td") for n in (1, 2)]
+    assert rows[0][0].startswith("net_0 recipe_b")
+    assert rows[0][1] == "hostlitert 2.1, native, 1 thread, 6 processes"
+    assert rows[0][2] == "37.1 ms33.4 ms to 40.8 ms"
+    assert rows[1][0] == f"file {'d' * 12}"
+    opened(browser, CHOICE, tmp_path)
+    assert texts(browser, "#cold") == []
+
+
+def first_screen(browser: Any) -> float:
+    """When all that is on the screen was drawn at first, in milliseconds after the start."""
+    return browser.execute_script("return performance.getEntriesByName('shown')[0].startTime")
+
+
+def test_plots_below_the_screen_are_drawn_later(browser, tmp_path) -> None:
+    """Their place is kept, so that nothing moves then."""
+    rows = tuple(result(n, kind) for n in range(30) for kind in ("measured", "counted"))
+    path = tmp_path / "later.html"
+    text = REPORTS.load("html").render(Report("later", results=rows))
+    recorder = (
+        "const mark = performance.mark.bind(performance); window.seen = [];"
+        "performance.mark = (name) => { mark(name); window.seen.push("
+        "[...document.querySelectorAll('.view')].map((v) => [v.getBoundingClientRect().top,"
+        " v.childElementCount])); };"
+    )
+    place = text.index('<script type="module">')
+    path.write_text(f"{text[:place]}<script>{recorder}</script>{text[place:]}", "utf-8")
+    emulate(browser, width=1280)
+    try:
+        browser.get(path.as_uri())
+        ready(browser)
+        first, *_, last = browser.execute_script("return window.seen")
+    finally:
+        emulate(browser)
+    on_screen = [drawn > 0 for top, drawn in first if 0 < top < 800]
+    assert on_screen
+    assert all(on_screen)
+    assert not all(drawn for _, drawn in first)
+    assert all(drawn for _, drawn in last)
+    assert [top for top, _ in first] == pytest.approx([top for top, _ in last], abs=40)
+
+
 @pytest.mark.slow
 def test_a_hundred_thousand_figures(browser, tmp_path) -> None:
     kinds = ("measured", "counted", "estimated")
     rows = tuple(result(n, kinds[n % 3]) for n in range(100_000))
     start = time.perf_counter()
     opened(browser, Report("many", results=rows), tmp_path)
-    chosen_items = browser.execute_script("return performance.now()")
+    complete = browser.execute_script("return performance.now()")
+    shown = first_screen(browser)
     size = (tmp_path / "report.html").stat().st_size
     print(
-        f"{size / 1e6:.1f} MB, ready {chosen_items / 1000:.2f} s after its start "
+        f"{size / 1e6:.1f} MB, the first screen {shown / 1000:.2f} s after its start, "
+        f"all plots after {complete / 1000:.2f} s "
         f"({time.perf_counter() - start:.1f} s with writing it)"
     )
     assert size < 15e6

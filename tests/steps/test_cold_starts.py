@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobiledeploy.core import protocol
+from mobiledeploy.core import cold_columns, protocol
 from mobiledeploy.steps import cold_starts
 
 READY = protocol.Ready(2, "litert", "2", (), (), "xnnpack", None, None, 1, "x86_64")
@@ -24,7 +24,7 @@ def test_samples_keep_the_order_of_the_starts(processes, has_load: bool) -> None
         for a, b, first, peak in processes
     ]
     figures = {figure.name: figure for figure in cold_starts._figures(starts)}
-    assert list(figures) == [name for name in cold_starts.LABELS if has_load or name != "load_ns"]
+    assert list(figures) == [name for name in cold_columns.LABELS if has_load or name != "load_ns"]
     assert figures["library_ns"].samples == tuple(p[0] for p in processes)
     assert figures["first_inference_ns"].samples == tuple(p[2] for p in processes)
     assert figures["peak_rss_bytes"].samples == tuple(p[3] for p in processes)

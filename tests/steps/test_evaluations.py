@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.steps import diagnose
 from mobiledeploy.steps.arguments import Overrides
-from mobiledeploy.verbs import evaluate
+from mobiledeploy.steps.conversion_process import HALF_NOT_SEEN
+from mobiledeploy.store.database import Store
+from mobiledeploy.verbs import evaluate, export
 from mobiledeploy.verbs.check import update_baseline
 from tests.conftest import press_floats
 from tests.lite import Lite
@@ -110,3 +114,30 @@ def test_a_diagnosis_says_which_float_file_it_took(files, heard):
     assumed = diagnosed()
     assert Path(assumed.reference).name == "own.tflite"
     assert names_of(assumed.warnings) == ["assumed-reference"]
+
+
+@pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="an ARM machine computes in float16 (use one of x86-64)"
+)
+def test_a_half_file_is_warned_of_until_it_was_judged_in_float16(files, heard):
+    options = {"recipe": "float16_full", "format": "tflite", "data": "data.npz", "timed": False}
+
+    def warnings() -> list[str]:
+        done = export.export("own.tflite", input_range=(0, 1), reporter=heard, **options)
+        return [w.advice for w in done.warnings if w.name == HALF_NOT_SEEN]
+
+    (advice,) = warnings()
+    assert "evaluate float16_full.tflite --device emulator:cortex-a76" in advice
+    (path,) = Path("build").rglob("float16_full.tflite")
+    (here,) = evaluate.evaluate([path], reporter=heard).evaluations
+    assert len(warnings()) == 1
+    # As the record of an evaluation on an emulated core; builtin kernels compute in float32.
+    for delegate, isa, left in (
+        ("xnnpack", "aarch64 asimd", 1),
+        ("none", "aarch64 asimd asimdhp", 1),
+        ("xnnpack", "aarch64 asimd asimdhp", 0),
+    ):
+        target = dataclasses.replace(here.target, device="emulator:cortex-a76", delegate=delegate)
+        with Store.open() as store:
+            store.add_evaluation(dataclasses.replace(here, target=target, isa=isa))
+        assert len(warnings()) == left

@@ -15,9 +15,9 @@ from PIL import Image
 from mobiledeploy.analysis import masks
 from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import dataset
-from mobiledeploy.core.types import Artifact, DataRef, Evaluation, Prediction
+from mobiledeploy.core.types import Artifact, DataRef, Evaluation, Mask, Prediction
 from mobiledeploy.steps import report_images
-from mobiledeploy.verbs import evaluate
+from mobiledeploy.verbs import evaluate, report
 
 SIZE = (96, 96)
 
@@ -100,6 +100,33 @@ def test_a_mask_has_a_colour_for_each_class_but_the_background(evaluated) -> Non
     assert tuple(shown[5, 5]) == (*bytes.fromhex(color), 255)
     assert shown[20, 20, 3] == shown[0, 0, 3] == 0
     assert pixels(answer.true_mask).shape == (24, 24, 4)
+
+
+def test_masks_that_differ_come_with_both_and_the_share(evaluated) -> None:
+    evaluation, artifact = evaluated
+    source = "demo-masks"
+    samples = dataset(source).open(source, "calibration", resolution=SIZE, labels=())
+    tables = [np.zeros((24, 24), np.int64) for _ in range(3)]
+    # A twelfth of the second mask, half of the third.
+    tables[1][:2] = 1
+    tables[2][:12] = 1
+    rows = [Prediction(samples.id(n), mask=masks.encode(t)) for n, t in enumerate(tables)]
+    plain = {p.sample: dataclasses.replace(p, mask=masks.encode(tables[0])) for p in rows}
+    now = dataclasses.replace(of(evaluation, source, *rows), task="segmentation")
+    order, flipped = report._changed_masks(plain, now)
+    assert order == [samples.id(n) for n in (2, 1, 0)]
+    # 92 % of the pixels are not enough to be the same answer.
+    assert flipped == 2
+    answers = report_images.ReportImages().drawn(now, artifact, order, plain)
+    assert [a.sample for a in answers] == order
+    assert [a.differing for a in answers] == [0.5, pytest.approx(1 / 12), 0.0]
+    drawn = [pixels(uri) for uri in (answers[0].mask, answers[0].before_mask)]
+    assert (drawn[0] != drawn[1]).any(axis=2).mean() == 0.5
+    # A record of another machine, whose runs do not fill its mask, is left out.
+    broken = dataclasses.replace(rows[2], mask=Mask((24, 24), (0, 5)))
+    assert report._changed_masks(plain | {broken.sample: broken}, now) == (order[1:], 1)
+    alone = report_images.ReportImages().drawn(now, artifact)
+    assert {(a.before_mask, a.differing) for a in alone} == {("", None)}
 
 
 def test_data_that_is_gone_or_changed_is_done_without(evaluated, tmp_path: Path) -> None:

@@ -28,6 +28,11 @@ def test_a_number_of_rounds_that_cannot_be_is_refused_before_any_work(rounds) ->
         compare(Path("a.tflite"), Path("b.tflite"), rounds=rounds)
 
 
+def test_less_than_one_thread_is_refused_before_any_work() -> None:
+    with pytest.raises(UsageError, match="^0 threads cannot work"):
+        compare(Path("a.tflite"), Path("b.tflite"), threads=0)
+
+
 def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
     made = compare(*sides, rounds=ROUNDS, seconds=0.02)
     (kept,) = results.results_compared().comparisons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -46,6 +47,7 @@ def installed(
     )
     diagnosis = records.loads(doctor.Installation, result.stdout)
     found = {part.name: part for part in diagnosis.parts}
+    found["extras"] = diagnosis.extras
     found["warnings"] = {warning.name: warning for warning in diagnosis.warnings}
     return found
 
@@ -62,10 +64,59 @@ def test_this_installation_is_sound():
     diagnosis = doctor.doctor()
     assert diagnosis.broken == ()
     parts = {part.name: part for part in diagnosis.parts}
-    assert parts["click"] == doctor.InstalledPart("click", "base", metadata.version("click"), "ok")
+    click = parts["click"]
+    assert (click.extra, click.version, click.state) == ("base", metadata.version("click"), "ok")
     assert parts["tensorflow"].extra == "export"
     assert "pytest" not in parts
     assert diagnosis.free_disk_bytes > 0
+
+
+def test_every_extra_of_the_metadata_is_listed_with_its_cost():
+    diagnosis = doctor.doctor()
+    extras = {extra.name: extra for extra in diagnosis.extras}
+    assert extras.keys() == {"base", *metadata.metadata("mobiledeploy").get_all("Provides-Extra")}
+    parts = {part.name: part for part in diagnosis.parts}
+    scipy = metadata.distribution("scipy")
+    assert parts["scipy"].size_bytes >= sum(file.size or 0 for file in scipy.files) > 50e6
+    base, export = extras["base"], extras["export"]
+    assert base.size_bytes >= sum(parts[name].size_bytes for name in ("numpy", "scipy", "onnx"))
+    assert {"tensorflow", "h5py"} <= set(export.packages)
+    assert not set(export.packages) & set(base.packages)
+    assert set(export.packages) <= set(extras["all"].packages)
+    assert "pytest" in extras["dev"].packages
+
+
+def test_an_extra_costs_what_it_needs_beyond_the_base(tmp_path):
+    """`more` needs what `base` has too, and something of a line that nobody can read."""
+    requires = {
+        "base": (),
+        "more": ("Deep_er", "base", "not a requirement !"),
+        "deep-er": ("more",),
+    }
+    for name, lines in requires.items():
+        folder = tmp_path / f"{name.replace('-', '_')}-1.dist-info"
+        folder.mkdir()
+        texts = ["Metadata-Version: 2.4", f"Name: {name}", "Version: 1"]
+        texts += [f"Requires-Dist: {line}" for line in lines]
+        (folder / "METADATA").write_text("\n".join(texts) + "\n")
+        (tmp_path / f"{name}.py").write_bytes(b"#" * 10 ** (1 + len(lines)))
+        (folder / "RECORD").write_text(f"{name}.py,,\ngone.pyc,,\n")
+    found = installed(
+        tmp_path,
+        {},
+        "base",
+        'more; extra == "x"',
+        'absent; extra == "y"',
+        'mobiledeploy[x,y]; extra == "all"',
+    )
+    assert found["more"].size_bytes == 10**4
+    assert found["absent"].size_bytes is None
+    assert [dataclasses.astuple(one) for one in found["extras"]] == [
+        ("base", ("base",), (), "ok", 10),
+        ("all", ("deep-er", "more"), ("absent",), "missing", None),
+        ("x", ("deep-er", "more"), (), "ok", 10**4 + 10**2),
+        ("y", (), ("absent",), "missing", None),
+    ]
 
 
 def test_it_imports_no_library():

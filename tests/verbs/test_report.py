@@ -8,13 +8,15 @@ import pytest
 
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import UsageError
+from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import Report
+from mobiledeploy.core.types import ColdStart, Report
 from mobiledeploy.steps import baseline
 from mobiledeploy.steps.defaults import BASELINE, REPORT_FORMATS
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
 from tests import warm
+from tests.pages import cold
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
 
@@ -50,6 +52,27 @@ def test_what_is_gathered(kept: list[Path]) -> None:
     )
     assert details["int8_ptq"].flipped == flips
     assert all(f.image.startswith("data:image/jpeg") for f in details["int8_ptq"].flips)
+
+
+def test_the_newest_cold_start_of_each_target_is_gathered(kept: list[Path]) -> None:
+    sha = artifacts.load(kept[1]).sha256
+    older, newer, phone = (
+        dataclasses.replace(cold("a", ns, device).cold_start, artifact_sha256=sha)
+        for ns, device in ((9_000_000, "host"), (8_000_000, "host"), (7_000_000, "adb:1"))
+    )
+    with Store.open() as store:
+        for one in (older, newer, phone, cold("f", 1_000_000).cold_start):
+            store.add_cold_start(one)
+
+    def gathered(**where: str) -> list[ColdStart]:
+        found = report.gather(where, title="t", detailed=False, reporter=SILENT)
+        return [stored.cold_start for stored in found.cold_starts]
+
+    assert gathered() == [phone, newer]
+    assert gathered(device="host") == gathered(kind="measured", device="host") == [newer]
+    found = report.gather({}, title="t", detailed=False, reporter=SILENT)
+    written = REPORTS.load("markdown").render(found)
+    assert "| host | litert 2.1, native | 8 ms | 7.2 ms to 8.8 ms | 58.00 MB |" in written
 
 
 @pytest.mark.parametrize("format_", REPORT_FORMATS)

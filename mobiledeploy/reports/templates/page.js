@@ -178,11 +178,13 @@ function tieWords({ tie, beside }) {
   return `, a tie with the ${beside}: ${value} points (${low} to ${high})`;
 }
 
-async function drawFront(name, rows) {
-  const all = points(name, rows);
+// A part of the page that is to be drawn: where, and how. Null for a front without points.
+function frontPart(name, rows) {
   const section = document.getElementById(`plot-${name}`);
+  if (!section) return null;
+  const all = points(name, rows);
   section.hidden = !all.length;
-  if (!all.length) return;
+  if (!all.length) return null;
   const best = [...new Set(all.map((p) => p.device))].flatMap((d) => tied(front(all.filter((p) => p.device === d))));
   const axis = sets[images.value][0], unit = axis.endsWith("(%)") ? " %" : "";
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
@@ -194,7 +196,8 @@ async function drawFront(name, rows) {
   const ties = best.filter((p) => p.tie);
   // Of no ties, one without length, which is not seen.
   if (!ties.length) ties.push({ ...best[0], low: best[0].value, high: best[0].value });
-  await show(name, fronts[axis][name], { points: some, front: best.filter((p) => !p.tie), ties });
+  const datasets = { points: some, front: best.filter((p) => !p.tie), ties };
+  return { place: section, draw: () => show(name, fronts[axis][name], datasets) };
 }
 
 // The least of 1, 2 and 5 times a power of ten that is not below `x`.
@@ -307,7 +310,7 @@ function scale(points) {
 }
 
 let drawnHistories = [];
-async function drawHistories(first) {
+function historyParts(first) {
   const model = pick.model.value || (first === null ? words.model.find((w) => w) : word("model", first)) || "";
   const code = words.model.indexOf(model);
   const rows = wanted(["kind", "device", "recipe"], false).filter((i) => columns.model[i] === code && columns.x[i] !== null);
@@ -323,7 +326,8 @@ async function drawHistories(first) {
   drawnHistories = [];
   const place = document.getElementById("histories");
   place.replaceChildren();
-  if (!several.length) return;
+  const parts = [];
+  if (!several.length) return parts;
   const sooner = new Map(verdicts.map(([, sha, , outcome]) => [sha, outcome]).reverse());
   text("history-note", `Of ${model}. A green circle passed its gate, an orange diamond is inconclusive, a red cross failed; grey was not judged.` +
     (several.length > PLOTS ? ` The ${PLOTS} longest of ${several.length} series.` : ""));
@@ -344,8 +348,11 @@ async function drawHistories(first) {
     const format = Math.max(...times) - Math.min(...times) > 2 * 86400e3 ? "%b %-d" : "%b %-d %H:%M";
     const spec = { ...history, datasets: { points }, encoding: { x: { ...x, axis: { ...x.axis, format } },
       y: { ...y, scale: { ...y.scale, domain: scale(points) } } } };
-    drawnHistories.push((await vegaEmbed(view, spec, { actions: false, renderer: "svg" })).view);
+    parts.push({ place: figure, draw: async () => {
+      drawnHistories.push((await vegaEmbed(view, spec, { actions: false, renderer: "svg" })).view);
+    } });
   }
+  return parts;
 }
 
 // What all rows share stands above the table, what no row has is left out.
@@ -413,19 +420,38 @@ function table() {
 
 document.getElementById("more").addEventListener("click", () => { shown += ROWS; table(); });
 
+function onScreen({ place }) {
+  const { top, bottom } = place.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}
+
+// What is on the screen is drawn first, the mark `shown` says when; the rest follows part by part.
+let draws = 0;
 async function draw() {
+  const own = ++draws;
   chosen = wanted(Object.keys(pick), true).filter((i) => columns.value[i] === null || judged(i));
   shown = ROWS;
   text("said", `${chosen.length.toLocaleString("en")} of ${count.toLocaleString("en")} figures: the newest of each target that fit`);
   const first = best(chosen);
   table();
-  for (const name of [...Object.keys(kinds), "size", "multadds"])
-    if (document.getElementById(`plot-${name}`)) await drawFront(name, chosen);
-  await drawHistories(first);
+  const parts = [...Object.keys(kinds), "size", "multadds"].map((name) => frontPart(name, chosen)).filter((part) => part);
+  parts.push(...historyParts(first));
+  while (parts.length) {
+    const place = parts.findIndex(onScreen);
+    if (place < 0) {
+      performance.mark("shown");
+      // The browser may paint, and answer its reader.
+      await new Promise((done) => setTimeout(done));
+    }
+    // Other filters were chosen in the meantime.
+    if (own !== draws) return;
+    await parts.splice(Math.max(place, 0), 1)[0].draw();
+  }
+  performance.mark("shown");
   document.body.dataset.ready = String(chosen.length);
 }
 window.addEventListener("resize", async () => {
   for (const { view } of Object.values(views)) await (await view).resize().runAsync();
   for (const view of drawnHistories) await view.resize().runAsync();
 });
-await draw();
+draw();
