@@ -55,12 +55,10 @@ def inspect(data: bytes) -> FileFacts:
     graph = Graph(data)
     count = range(len(graph.subgraph.tensors))
     constants = {i for i in count if graph.bytes_of(i) is not None}
-    # 16-bit weights reach their operator as floats.
-    constants |= {
-        int(op.outputs[0])
-        for op in graph.ops
-        if graph.kind(op) == "DEQUANTIZE" and int(op.inputs[0]) in constants
-    }
+    # 16-bit weights reach their operator as floats, and sparse ones with their zeros.
+    for op in graph.ops:
+        if graph.kind(op) in ("DEQUANTIZE", "DENSIFY") and int(op.inputs[0]) in constants:
+            constants.add(int(op.outputs[0]))
     tensors = tuple(_tensor(graph, i, i in constants) for i in count)
     layers = tuple(
         Layer(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.ports import Array
+from mobiledeploy.graphs import sparse
 
 Floats = NDArray[np.float32]
 
@@ -126,11 +127,20 @@ class Graph:
     def constant(self, index: int) -> Array | None:
         """Values that are stored in the file; None for a computed tensor, and for no tensor (-1).
 
-        Codes of 4 bits take one byte each. InputError if the bytes do not fill the shape.
+        Codes of 4 bits take one byte each, and zeros that are not stored are filled in. InputError
+        if the bytes do not fill the shape.
         """
         content, dtype = self.bytes_of(index), self.dtype(index)
         if content is None or dtype is None:
             return None
+        sparsity = self.subgraph.tensors[index].sparsity
+        if sparsity is not None and self.type_name(index) != "int4":
+            try:
+                return sparse.dense(sparsity, self.shape(index), content.view(dtype))
+            except ValueError as error:
+                raise InputError(
+                    f"the sparse constant {self.name(index)} of the TFLite file is damaged: {error}"
+                ) from error
         size = int(np.prod(self.shape(index), dtype=np.int64))
         if self.type_name(index) == "int4":
             pairs = content.view(np.int8)
@@ -201,6 +211,7 @@ class Graph:
             op.inputs = [*op.inputs]
             op.inputs[place] = len(self.subgraph.tensors) - 1
         tensor.buffer = self._add_buffer(np.asarray(values, dtype))
+        tensor.sparsity = None
 
     def add_constant(self, name: str, values: Array) -> int:
         """Adds a tensor whose values are in the file."""
@@ -244,6 +255,20 @@ class Graph:
     def make_constant(self, index: int, values: Array) -> None:
         """Stores a tensor's values in the file; no operator may compute it any more."""
         self.subgraph.tensors[index].buffer = self._add_buffer(values)
+        self.subgraph.tensors[index].sparsity = None
+
+    def fill_in_zeros(self) -> None:
+        """Stores sparse constants with their zeros, without the operators that did it (DENSIFY)."""
+        ops = []
+        for op in self.ops:
+            if self.kind(op) == "DENSIFY":
+                self.make_constant(int(op.outputs[0]), self.constant_values(int(op.inputs[0])))
+            else:
+                ops.append(op)
+        self.subgraph.operators = ops
+        for index, tensor in enumerate(self.subgraph.tensors):
+            if tensor.sparsity is not None:
+                self.make_constant(index, self.constant_values(index))
 
     def make_computed(self, index: int) -> None:
         """Removes a tensor's values from the file; an operator has to compute it."""

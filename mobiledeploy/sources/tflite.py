@@ -56,7 +56,7 @@ def detect(path: Path) -> ModelFile | None:
 
 
 def open(source: Source) -> OpenedModel:
-    """The file with a static batch of 1, and float16 weights widened to float32."""
+    """The file with a static batch of 1, float16 weights widened to float32, and all its zeros."""
     assert source.file is not None
     path = Path(source.file.path)
     content = inputs.read(path, inputs.MODEL)
@@ -64,6 +64,7 @@ def open(source: Source) -> OpenedModel:
         raise InputError(f"{path} changed while it was read", "try again")
     graph = Graph(content)
     del content
+    graph.fill_in_zeros()
     float16.widen(graph)
     return Lite(graph, source.resolution)
 
