@@ -172,6 +172,9 @@ if TYPE_CHECKING:
     from mobiledeploy.steps.reproduction import (
         ReproducedFile as ReproducedFile,
     )
+    from mobiledeploy.steps.sweep_limits import (
+        DroppedCell as DroppedCell,
+    )
     from mobiledeploy.verbs.analyze import (
         Analysis as Analysis,
         Budget as Budget,

@@ -98,7 +98,8 @@ class Series(Record):
 class DeviceCard(Record):
     """The known facts about a phone or a board.
 
-    `models` are its names in Android (ro.product.model). `cores` starts with the fastest core.
+    `models` are its names in Android (ro.product.model), `devices` those by which figures name the
+    machine of a user's own card (host, adb:SERIAL, ssh:HOST). `cores` starts with the fastest core.
     `emulate` lists the emulated cores that multiply as the fastest core does, with or without dot
     products: that decides which kernels a runtime uses. The closest comes first; it is the same
     core if that can be emulated. `networks` are the workloads of points that ``networks.csv`` does
@@ -114,6 +115,7 @@ class DeviceCard(Record):
     models: tuple[str, ...] = ()
     emulate: tuple[str, ...] = ()
     networks: Mapping[str, Workload] = dataclasses.field(default_factory=dict)
+    devices: tuple[str, ...] = ()
     folder: str = ""
 
     @property
@@ -158,6 +160,17 @@ def matching(name: str) -> DeviceCard | None:
     candidates = [load(other) for other in names_ if other.startswith(f"{name}-")]
     # Most points first, then by name: the result does not depend on the file system.
     return min(candidates, key=lambda card: (-card.points, card.name), default=None)
+
+
+def of_device(device: str, model: str = "") -> DeviceCard | None:
+    """The card of the machine that figures name `device`, or else of its `model`; None for none.
+
+    Of several cards of a model, the one with most points.
+    """
+    cards = all_()
+    own = [card for card in cards if device in card.devices]
+    fitting = own or [card for card in cards if model and model in card.models]
+    return min(fitting, key=lambda card: (-card.points, card.name), default=None)
 
 
 def read(path: Path) -> DeviceCard:

@@ -532,6 +532,13 @@ class Store:
                 (_now(), key, *(units.whole(text) for text in (what, outcome, message))),
             )
 
+    def job(self, key: str) -> tuple[str, str] | None:
+        """The newest outcome of the job of a sweep with this key, and its message."""
+        rows = self._all(
+            "SELECT outcome, message FROM job WHERE key = ? ORDER BY id DESC LIMIT 1", key
+        )
+        return tuple(rows[0]) if rows else None
+
     def results(
         self,
         where: Mapping[str, str] | None = None,
