@@ -22,6 +22,8 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.package import config_dir, shipped
 
 Precision = Literal["float32", "int8"]
+OWN = "measured"
+"""How the names of sources begin that are timings of the card's owner."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,11 @@ class Series(Record):
     statistic: str = ""
     caveat: str = ""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the card's owner measured points of it."""
+        return any(point.source.startswith(OWN) for point in self.points)
+
 
 @dataclass(frozen=True)
 class DeviceCard(Record):
@@ -122,6 +129,10 @@ class DeviceCard(Record):
     def points(self) -> int:
         """The number of published latencies."""
         return sum(len(series.points) for series in self.series)
+
+    def describes(self, device: str, model: str) -> bool:
+        """Whether it is the card of the machine that figures name `device`, of this model."""
+        return device in self.devices or (bool(model) and model in self.models)
 
 
 def folders() -> tuple[Path, ...]:
@@ -165,12 +176,15 @@ def matching(name: str) -> DeviceCard | None:
 def of_device(device: str, model: str = "") -> DeviceCard | None:
     """The card of the machine that figures name `device`, or else of its `model`; None for none.
 
-    Of several cards of a model, the one with most points.
+    Of several cards, one that names the machine comes first, then the one with most points.
     """
-    cards = all_()
-    own = [card for card in cards if device in card.devices]
-    fitting = own or [card for card in cards if model and model in card.models]
-    return min(fitting, key=lambda card: (-card.points, card.name), default=None)
+    # Only a user's own card names a machine.
+    cards = all_() if model else tuple(map(load, names_in((user_folder(),))))
+    return min(
+        (card for card in cards if card.describes(device, model)),
+        key=lambda card: (device not in card.devices, -card.points, card.name),
+        default=None,
+    )
 
 
 def read(path: Path) -> DeviceCard:

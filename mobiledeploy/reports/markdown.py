@@ -34,6 +34,10 @@ def render(report: Report) -> str:
         headers = (*_FIGURES[:4], units.markdown(heading), *_FIGURES[4:])
         lines += ["", f"| {' | '.join(headers)} |", f"|---|---|---|{'--:|' * 2}---|--:|--:|---|"]
         lines += (_figure(r, heading) for r in report.results)
+    for table in (t for one in report.calibrations for t in one.tables()):
+        lines += ["", units.markdown(table.title), "", f"| {' | '.join(table.headers)} |"]
+        lines += [f"|---|---|---|{'--:|' * 4}---|"]
+        lines += (f"| {' | '.join(map(units.markdown, row))} |" for row in table.rows)
     return "\n".join(lines).rstrip() + "\n"
 
 

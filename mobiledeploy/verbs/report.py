@@ -29,7 +29,7 @@ from mobiledeploy.core.types import (
     Pair,
     Report,
 )
-from mobiledeploy.steps import baseline, report_images, site_folder
+from mobiledeploy.steps import baseline, forecasts, report_images, site_folder
 from mobiledeploy.steps.accepted_differences import differences
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.defaults import BASELINE, DIFF_LAYERS, REPORT_FORMATS, REPORT_TITLE
@@ -184,7 +184,16 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         evaluations = [store.judgement(sha) for sha in evaluated]
         answers = tuple(filter(None, map(baseline.image_answers, filter(None, evaluations))))
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in hashes)
-    return Report(title, results=results, details=details, verdicts=verdicts, answers=answers)
+        calibrations = forecasts.calibrations(store, results)
+        results = forecasts.beside(store, results)
+    return Report(
+        title,
+        results=results,
+        details=details,
+        verdicts=verdicts,
+        answers=answers,
+        calibrations=calibrations,
+    )
 
 
 def _files(store: Store, hashes: set[str]) -> dict[str, Path]:

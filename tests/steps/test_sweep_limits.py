@@ -10,16 +10,14 @@ import pytest
 
 from mobiledeploy.analysis import pareto
 from mobiledeploy.analysis.choice import Bounded
-from mobiledeploy.core import artifacts, device_cards
-from mobiledeploy.core.device_cards import DeviceCard, Point, Reference, Series, Workload
+from mobiledeploy.core import artifacts
 from mobiledeploy.core.types import Answers, Artifact, Evaluation, Prediction
-from mobiledeploy.steps import estimate, runtimes, sweep_limits
+from mobiledeploy.steps import runtimes, sweep_limits
 from mobiledeploy.steps.sweep_limits import DroppedCell, SweepLimits, SweepSieve, TimedFile
 from mobiledeploy.store.database import Store
-from mobiledeploy.verbs import calibrate, sweep
+from mobiledeploy.verbs import sweep
 from tests import figures
 
-NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 IMAGES = 400
 FRONT = SweepLimits(keep_front=True)
 
@@ -44,34 +42,11 @@ def artifact(path) -> Artifact:
 def latency(path, here, monkeypatch) -> Bounded:
     """What a card of this machine tells of the file."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
-    write(path)
+    figures.write_card(path)
     known = sweep_limits.KnownLatency("host")
     bounded = known.of_file(path, artifacts.load(path))
     assert 0 < bounded.low < bounded.value < bounded.high < math.inf
     return bounded
-
-
-def write(path: Path, version: str | None = None) -> None:
-    """A card of this machine, of networks like that of the file."""
-    work = estimate.read(path, "mobilenet_v1")[1]
-    networks, points = {}, []
-    for index in range(10):
-        amounts = {
-            field.name: max(1, int(getattr(work, field.name) * (0.5 + 0.15 * index)))
-            for field in dataclasses.fields(Workload)[1:]
-        }
-        networks[f"n{index}"] = Workload(work.family, **amounts)
-        ns = round(sum(cost * amounts[name] for name, cost in NS.items()) * (1 + index % 3 / 20))
-        points.append(Point(f"n{index}", ns, "measured"))
-    version = runtimes.runtime_version("litert") if version is None else version
-    series = Series("litert", "float32", 1, tuple(points), version=version, delegate="xnnpack")
-    sources = {"measured": Reference("measured")}
-    card = DeviceCard(
-        "mine", "Mine", "", (), sources, (series,), networks=networks, devices=("host",)
-    )
-    folder = device_cards.user_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "mine.toml").write_text(calibrate.toml(card))
 
 
 def judged(sha: str, right: int, identity: str = "id") -> Evaluation:
@@ -149,7 +124,7 @@ def test_only_points_of_the_same_version_stand_for_a_timing(path, fast, artifact
     figures.keep(artifact, judged(artifact.sha256, 200))
     time(fast, latency.value / 2)
     assert decide(path, artifact) is not None
-    write(path, version="1.0")
+    figures.write_card(path, version="1.0")
     assert decide(path, artifact) is None
 
 
@@ -194,7 +169,7 @@ def test_other_points_decide_anew(path, artifact, latency) -> None:
     assert drop is not None
     sieve.keep(drop)
     assert decide(path, artifact, limits) == drop
-    write(path, version="1.0")
+    figures.write_card(path, version="1.0")
     assert decide(path, artifact, limits) is None
 
 
