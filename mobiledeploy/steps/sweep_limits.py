@@ -54,6 +54,11 @@ class SweepLimits:
         """Whether anything may be dropped."""
         return self != NO_LIMITS
 
+    @property
+    def need_latency(self) -> bool:
+        """Whether a latency may drop anything."""
+        return self.keep_front or self.latency_ns is not None
+
     def too_large(self, size_bytes: int | None) -> bool:
         """Whether a file of this size is over the limit."""
         return self.size_bytes is not None and (size_bytes or 0) > self.size_bytes
@@ -178,8 +183,9 @@ class SweepSieve:
     def __init__(self, limits: SweepLimits, devices: Sequence[str], files: int) -> None:
         self._limits = limits
         self._devices = {device: KnownLatency(device) for device in devices if limits.drops}
-        # Each comparison has two intervals.
-        self._count = 2 * max(1, files) * max(1, len(devices))
+        # Half of what may go wrong is for latencies, estimated and timed, half for pairs of files.
+        self._intervals = 4 * max(1, files) * max(1, len(devices))
+        self._pairs = max(1, files * (files - 1))
         self._counts = network_counts.load() if limits.drops else {}
         self._keys: dict[DroppedCell, str] = {}
         self._uncounted: set[str] = set()
@@ -187,6 +193,8 @@ class SweepSieve:
 
     def network(self, job: SweepJob, planned: ExportPlan) -> DroppedCell | None:
         """The drop of a network without files: each of them is over a limit on every device."""
+        if self._limits.latency_ns is None and self._limits.size_bytes is None:
+            return None
         # The number of workers is not of the grid.
         key = self._key(records.line(replace(job, workers=0)), planned.key, planned.jobs)
         earlier = self._earlier(key, str(job), "")
@@ -210,14 +218,19 @@ class SweepSieve:
     def expected_ns(self, path: Path, artifact: Artifact, device: str) -> float:
         """The latency that a timing will have, 0 if it is not known or none is taken."""
         known = self._devices.get(device)
-        if known is None or known.is_estimated:
+        if known is None or known.is_estimated or not self._limits.keep_front:
             return 0.0
         return known.of_file(path, artifact).value
 
     def gaps(self) -> Iterator[str]:
         """What the sweep cannot drop, for people."""
         for known in self._devices.values():
-            if known.card is None:
+            if known.is_estimated and self._limits.keep_front:
+                yield (
+                    f"{known.name} is estimated, which takes no time: --keep-front drops nothing "
+                    "there"
+                )
+            if known.card is None and self._limits.need_latency:
                 yield (
                     f"latencies on {known.name} are not known before they are measured; a card of "
                     f"mobiledeploy devices calibrate NAME --device {known.name} tells them"
@@ -252,13 +265,14 @@ class SweepSieve:
             low, high = candidates.SIZE_REACH
             # The counts give the sizes of TFLite files alone.
             size = Bounded(about, about * low, about * high) if format_ == "tflite" else UNKNOWN
-            latencies = {
-                known.name: known.of_network(
-                    candidates.computed_in(recipe), counts.workload, format_, spec.name
-                )
-                for known in self._devices.values()
-            }
-            for device, latency in (latencies or {"": UNKNOWN}).items():
+            latencies = {"": UNKNOWN}
+            if self._limits.latency_ns is not None:
+                precision = candidates.computed_in(recipe)
+                latencies = {
+                    known.name: known.of_network(precision, counts.workload, format_, spec.name)
+                    for known in self._devices.values()
+                }
+            for device, latency in latencies.items():
                 one = self._over(str(job), f"{name}.{format_}", device, latency, size)
                 if one is None:
                     return None
@@ -294,7 +308,7 @@ class SweepSieve:
     def _excluded(
         self, path: Path, artifact: Artifact, known: KnownLatency, timed: Sequence[TimedFile]
     ) -> DroppedCell | None:
-        latency = known.of_file(path, artifact)
+        latency = known.of_file(path, artifact) if self._limits.need_latency else UNKNOWN
         size = Bounded(*(float(artifact.size_bytes),) * 3)
         over = self._over(str(path), path.name, known.name, latency, size)
         if over is not None:
@@ -317,7 +331,7 @@ class SweepSieve:
             theirs = self._widened(rival.latency_ns)
             if own is None or theirs.high > wide.low:
                 continue
-            gain = pareto.gain(rival.answers, own, 1 - _LEVEL / self._count)
+            gain = pareto.gain(rival.answers, own, 1 - _LEVEL / self._pairs)
             if gain is not None and gain.low > 0:
                 why = (
                     f"{rival.name} is faster, {units.duration(theirs.value)} instead of "
@@ -347,14 +361,14 @@ class SweepSieve:
 
     def _widened(self, cost: Bounded) -> Bounded:
         option = choice.ChoiceOption(_ANY_ACCURACY, (cost,))
-        (wide,) = choice.widened(option, self._count).costs
+        (wide,) = choice.widened(option, self._intervals).costs
         assert wide is not None
         return wide
 
     def _key(self, *cell: object) -> str:
         """Of a cell of this grid, with all that decides whether it is dropped."""
         cards = [one.card and records.line(one.card) for one in self._devices.values()]
-        facts = [cell, [*self._devices], cards, records.line(self._limits), self._count]
+        facts = [cell, [*self._devices], cards, records.line(self._limits), self._intervals]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _earlier(

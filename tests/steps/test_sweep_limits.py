@@ -177,7 +177,11 @@ def test_what_cannot_be_dropped_is_said(path, here, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
     (line,) = SweepSieve(FRONT, ["host"], 6).gaps()
     assert line.startswith("latencies on host are not known before they are measured")
-    assert list(SweepSieve(SweepLimits(), ["host"], 6).gaps()) == []
+    for limits in (SweepLimits(), SweepLimits(size_bytes=9)):
+        assert list(SweepSieve(limits, ["host"], 6).gaps()) == []
+    (line,) = SweepSieve(FRONT, ["pixel-3"], 6).gaps()
+    assert line.startswith("pixel-3 is estimated, which takes no time")
+    assert list(SweepSieve(SweepLimits(latency_ns=9.0), ["pixel-3"], 6).gaps()) == []
 
 
 def test_nothing_of_the_front_is_dropped(here) -> None:
