@@ -504,13 +504,13 @@ def _figures(
     start = time.monotonic()
     for number, (path, device) in enumerate(missing, 1):
         drop = sieve.timing(Path(path), artifacts[path], device, standing.values())
+        if drop is not None:
+            sieve.keep(drop)
+            dropped.append(drop)
+            reporter.say(f"dropped: {path} on {device}: {drop.why}")
+            continue
         try:
-            if drop is not None:
-                sieve.keep(drop)
-                dropped.append(drop)
-                reporter.say(f"dropped: {path} on {device}: {drop.why}")
-            else:
-                _figure(Path(path), device, reporter)
+            _figure(Path(path), device, reporter)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             reporter.say(f"failed: {path} on {device}: {error}")
