@@ -61,6 +61,7 @@ SOUND: dict[str, tuple[str, ...]] = {
     "diff": ("diff", NET, ONNX),
     "sweep": SWEEP,
     "results": ("results",),
+    "results calibration": ("results", "calibration"),
     "results compared": ("results", "compared"),
     "results cold": ("results", "cold"),
     "results evaluated": ("results", "evaluated"),

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
         BudgetChain as BudgetChain,
         BudgetFile as BudgetFile,
         BudgetLink as BudgetLink,
+        CardCalibration as CardCalibration,
         Check as Check,
         ColdFigure as ColdFigure,
         ColdStart as ColdStart,
@@ -104,6 +105,8 @@ if TYPE_CHECKING:
         FileFigures as FileFigures,
         Fit as Fit,
         Flip as Flip,
+        Forecast as Forecast,
+        ForecastPair as ForecastPair,
         Gain as Gain,
         LatencyComparison as LatencyComparison,
         LayerCount as LayerCount,
@@ -180,6 +183,9 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.steps.reproduction import (
         ReproducedFile as ReproducedFile,
+    )
+    from mobiledeploy.steps.sweep_limits import (
+        DroppedCell as DroppedCell,
     )
     from mobiledeploy.verbs.analyze import (
         Analysis as Analysis,
@@ -276,6 +282,7 @@ if TYPE_CHECKING:
         report as report,
     )
     from mobiledeploy.verbs.results import (
+        CalibrationList as CalibrationList,
         ColdStartList as ColdStartList,
         ComparisonList as ComparisonList,
         EvaluationList as EvaluationList,
@@ -283,6 +290,7 @@ if TYPE_CHECKING:
         RegressionReport as RegressionReport,
         ResultList as ResultList,
         results as results,
+        results_calibration as results_calibration,
         results_cold as results_cold,
         results_compared as results_compared,
         results_evaluated as results_evaluated,

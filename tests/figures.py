@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from mobiledeploy.core import records
+from mobiledeploy.core import device_cards, records
+from mobiledeploy.core.device_cards import DeviceCard, Point, Reference, Series, Workload
 from mobiledeploy.core.types import (
     Artifact,
     ColdFigure,
@@ -30,14 +31,18 @@ from mobiledeploy.core.types import (
     Weights,
 )
 from mobiledeploy.steps import baseline as baselines
+from mobiledeploy.steps import estimate, runtimes
 from mobiledeploy.steps.baseline import Baseline
 from mobiledeploy.store.database import Store
+from mobiledeploy.verbs import calibrate
 from tests import warm
 
 SHA = "a" * 64
 HOST = Target("host", "python", "litert", 1, "xnnpack")
 CORE = Target("emulator:cortex-a76", "native", "litert", 1, "xnnpack")
 CARD = Target("snapdragon-835", "card", "litert", 1, "xnnpack")
+# Nanoseconds of one unit of the terms of a latency.
+_NS = {"dense": 0.02, "activations": 0.8, "kernels": 0.5}
 TENSOR = Tensor("image", (1, 8, 8, 3), "float32")
 
 
@@ -118,7 +123,7 @@ def by_layer(**instructions: int) -> tuple[LayerCount, ...]:
 
 
 def estimated(sha: str = SHA, ns: float = 5e6, **change: Any) -> Estimated:
-    fit = Fit("s", "litert", 2024, "", {"fixed": 1.0}, 9, (), "points", 0.1, ())
+    fit = Fit("s", "litert", 2024, "", {"fixed": 1.0}, 9, (), "points", 0.1, (), "int8", False)
     return dataclasses.replace(Estimated(sha, CARD, ns, (ns / 2, ns * 2), fit), **change)
 
 
@@ -190,3 +195,36 @@ def resealed(path: Path, to: Path, **change: object) -> None:
 def of_another_file(baseline: Path) -> None:
     """Has `baseline` speak of another file: the very one that was accepted passes at once."""
     resealed(baseline, baseline, artifact_sha256="0" * 64)
+
+
+def write_card(
+    path: Path,
+    device: str = "host",
+    threads: int = 1,
+    version: str | None = None,
+    slower: float = 1.0,
+) -> None:
+    """The card `mine` of a device, of float networks like that of the file."""
+    work = estimate.read(path, "mobilenet_v1")[1]
+    networks, points = {}, []
+    for index in range(10):
+        amounts = {
+            field.name: max(1, int(getattr(work, field.name) * (0.5 + 0.15 * index)))
+            for field in dataclasses.fields(Workload)[1:]
+        }
+        networks[f"n{index}"] = Workload(work.family, **amounts)
+        ns = round(
+            sum(cost * amounts[name] for name, cost in _NS.items()) * (1 + index % 3 / 20) * slower
+        )
+        points.append(Point(f"n{index}", ns, "measured"))
+    version = runtimes.runtime_version("litert") if version is None else version
+    series = Series(
+        "litert", "float32", threads, tuple(points), version=version, delegate="xnnpack"
+    )
+    sources = {"measured": Reference("measured")}
+    card = DeviceCard(
+        "mine", "Mine", "", (), sources, (series,), networks=networks, devices=(device,)
+    )
+    folder = device_cards.user_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.toml").write_text(calibrate.toml(card))

@@ -82,6 +82,7 @@ OF_THE_TERMINAL = {
 }
 SUBCOMMANDS = {
     "devices calibrate": "calibrate",
+    "results calibration": "results_calibration",
     "results cold": "results_cold",
     "results compared": "results_compared",
     "results evaluated": "results_evaluated",

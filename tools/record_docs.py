@@ -55,6 +55,7 @@ COMMANDS = {
     "models": "ModelListings",
     "report": "WrittenReport",
     "results": "ResultList",
+    "results calibration": "CalibrationList",
     "results cold": "ColdStartList",
     "results compared": "ComparisonList",
     "results evaluated": "EvaluationList",
@@ -108,11 +109,14 @@ SUFFIXES = {
 }
 # Of numbers whose name does not end in their unit: by field, or by record and field.
 UNITS = {
+    "bias": FRACTION,
     "budget": FRACTION,
     "BudgetFile.cost": "instructions or bytes",
     "ColdFigure.samples": "nanoseconds or bytes",
     "ColdFigure.median": "nanoseconds or bytes",
     "ColdFigure.interval": "nanoseconds or bytes",
+    "coverage": FRACTION,
+    "Forecast.error": FRACTION,
     "level": FRACTION,
     "accepted_top1": FRACTION,
     "accuracy": FRACTION,

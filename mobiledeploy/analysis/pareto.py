@@ -62,8 +62,11 @@ def answers(evaluation: Evaluation, samples: str) -> Answers:
     return Answers(evaluation.artifact_sha256, samples, len(right), bits)
 
 
-def gain(one: Answers, other: Answers) -> Gain | None:
-    """The gain of `one` over `other`; None if they were not evaluated on the same images."""
+def gain(one: Answers, other: Answers, confidence: float = 0.95) -> Gain | None:
+    """The gain of `one` over `other`; None if they were not evaluated on the same images.
+
+    Each of its bounds holds with `confidence`.
+    """
     # It brings scipy.stats, and a front alone needs none of it.
     from mobiledeploy.analysis import gate
 
@@ -71,7 +74,7 @@ def gain(one: Answers, other: Answers) -> Gain | None:
         return None
     mine, theirs = _right(one), _right(other)
     losses, gains = int((theirs & ~mine).sum()), int((mine & ~theirs).sum())
-    low, high = gate.bounds(losses, gains, one.images)
+    low, high = gate.bounds(losses, gains, one.images, confidence=confidence)
     return Gain((gains - losses) / one.images, -high, -low)
 
 

@@ -70,6 +70,11 @@ def command(
     help="The threads of --csv.",
 )
 @click.option("--title", default="", help="Description of the device, for people.")
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Add the points to the card NAME; one of the package is copied to your folder.",
+)
 @click.option("--force", is_flag=True, help="Replace your card of that name.")
 @_frame.common
 def calibrate(
@@ -80,12 +85,13 @@ def calibrate(
     runtime: str,
     threads: int,
     title: str,
+    add: bool,
     force: bool,
     json: bool,
     quiet: bool,
     verbose: int,
 ) -> None:
-    """Make the device card NAME from models that were measured on the device.
+    """Make the device card NAME from models that were measured on the device, or add points to it.
 
     ARTIFACTS were timed by `mobiledeploy bench` in this folder, or --csv holds their latencies.
     `bench --device NAME` then estimates the latencies of other models on this device.
@@ -101,6 +107,7 @@ def calibrate(
             runtime=runtime,
             threads=threads,
             title=title,
+            add=add,
             force=force,
             reporter=terminal,
         )

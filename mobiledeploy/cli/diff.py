@@ -13,6 +13,7 @@ from mobiledeploy.core.errors import UsageError
 from mobiledeploy.steps import defaults
 
 if TYPE_CHECKING:
+    from mobiledeploy.core.types import Forecast
     from mobiledeploy.steps import diff_figures
     from mobiledeploy.verbs import diff as verb
 
@@ -100,12 +101,14 @@ def _show(difference: verb.Difference, activations: bool, most: int) -> None:
             + _ratio(f.kind, (f.a, f.b), f.ratio, f.interval)
             + (f"; delegated {' → '.join(f.delegated)}" if any(f.delegated) else "")
         )
+        _show_forecasts(f.forecasts)
 
 
 def _show_figures(difference: diff_figures.FigureDifference, most: int) -> None:
     models = " → ".join(dict.fromkeys(units.one_line(model) for model in difference.models))
     text = _ratio(difference.kind, difference.values, difference.ratio, difference.interval)
     click.echo(f"{difference.kind}, {models}: {text}")
+    _show_forecasts(difference.forecasts)
     if difference.facts:
         _frame.table(
             ("differs", "A", "B"),
@@ -124,6 +127,26 @@ def _show_figures(difference: diff_figures.FigureDifference, most: int) -> None:
         names=("layer",),
     )
     _rest(len(difference.layers), most)
+
+
+def _show_forecasts(forecasts: tuple[Forecast | None, Forecast | None]) -> None:
+    """What cards estimated for two timings, and the errors; the change that they expected."""
+    a, b = forecasts
+    if a is None and b is None:
+        return
+    words = [
+        "–" if f is None else f"{units.duration(f.latency_ns)} ({units.signed_percent(f.error)})"
+        for f in forecasts
+    ]
+    change = ""
+    if a is not None and b is not None:
+        change = f", {units.signed_percent(b.latency_ns / a.latency_ns - 1)}"
+    series = dict.fromkeys(f"{f.card}, {f.series}" for f in forecasts if f is not None)
+    click.echo(
+        units.one_line(
+            f"estimated, {'; '.join(series)}: {' → '.join(words)}{change} (their errors)"
+        )
+    )
 
 
 def _rest(many: int, most: int) -> None:

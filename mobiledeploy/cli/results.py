@@ -123,6 +123,22 @@ def evaluated(json: bool, quiet: bool, verbose: int) -> None:
     _show(list_, bool(list_.evaluations), "There are no evaluations in this folder.", json)
 
 
+@command.command("calibration", epilog="Example:  mobiledeploy results calibration --json")
+@click.option("--device", help="Only timings on this one: adb:SERIAL, ssh:HOST, host.")
+@_frame.common
+def calibration(device: str | None, json: bool, quiet: bool, verbose: int) -> None:
+    """List what device cards estimated beside the timings, with the errors of each card.
+
+    Estimates that are missing are made now, from files that are still where they were exported.
+    """
+    from mobiledeploy.verbs import results as verb
+
+    with _frame.Terminal(quiet, verbose) as terminal:
+        list_ = verb.results_calibration(device=device, reporter=terminal)
+    otherwise = "There are no timings on a device with a card that estimates them."
+    _show(list_, bool(list_.calibrations), otherwise, json)
+
+
 @command.command("export", epilog="Example:  mobiledeploy results export phone.jsonl")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--newest", is_flag=True, help="Only the newest figure of an artifact on a target.")

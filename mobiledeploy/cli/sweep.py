@@ -77,6 +77,21 @@ class Several(_settings.CommaList[tuple[Any, ...]]):
     type=click.IntRange(1, 1024),
     help="Number of jobs at once; default: one per two cores.",
 )
+@_settings.option(
+    "--max-latency",
+    type=_frame.Duration(),
+    help="The largest latency on each device, such as 10ms: what is surely over it is dropped.",
+)
+@_settings.option(
+    "--max-size",
+    type=_frame.Amount(),
+    help="The largest file, such as 4MB: what is surely over it is dropped.",
+)
+@_settings.option(
+    "--keep-front",
+    is_flag=True,
+    help="Do not time files that cannot come onto the front any more.",
+)
 @_settings.option("--dry-run", is_flag=True, help="Only show the plan.")
 @_frame.common
 def command(
@@ -93,6 +108,9 @@ def command(
     executor: str,
     ray_address: str,
     jobs: int | None,
+    max_latency: float | None,
+    max_size: int | None,
+    keep_front: bool,
     dry_run: bool,
     json: bool,
     quiet: bool,
@@ -100,7 +118,9 @@ def command(
 ) -> None:
     """Export, evaluate and time every model of a grid; show the Pareto fronts.
 
-    The same command resumes an interrupted sweep: existing files are not made again.
+    The same command resumes an interrupted sweep: existing files are not made again. What is over
+    a limit, or dominated with --keep-front, is dropped before it is made or timed, by whole
+    intervals alone.
     """
     from mobiledeploy.core.plugins import EXECUTORS
     from mobiledeploy.verbs import sweep as verb
@@ -124,6 +144,9 @@ def command(
             executor=executor,
             ray_address=ray_address,
             jobs=jobs,
+            max_latency=max_latency,
+            max_size=max_size,
+            keep_front=keep_front,
             dry_run=dry_run,
             reporter=terminal,
         )

@@ -22,6 +22,8 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.package import config_dir, shipped
 
 Precision = Literal["float32", "int8"]
+OWN = "measured"
+"""How the names of sources begin that are timings of the card's owner."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,18 @@ class Series(Record):
     statistic: str = ""
     caveat: str = ""
 
+    @property
+    def is_own(self) -> bool:
+        """Whether the card's owner measured points of it."""
+        return any(point.source.startswith(OWN) for point in self.points)
+
 
 @dataclass(frozen=True)
 class DeviceCard(Record):
     """The known facts about a phone or a board.
 
-    `models` are its names in Android (ro.product.model). `cores` starts with the fastest core.
+    `models` are its names in Android (ro.product.model), `devices` those by which figures name the
+    machine of a user's own card (host, adb:SERIAL, ssh:HOST). `cores` starts with the fastest core.
     `emulate` lists the emulated cores that multiply as the fastest core does, with or without dot
     products: that decides which kernels a runtime uses. The closest comes first; it is the same
     core if that can be emulated. `networks` are the workloads of points that ``networks.csv`` does
@@ -114,12 +122,17 @@ class DeviceCard(Record):
     models: tuple[str, ...] = ()
     emulate: tuple[str, ...] = ()
     networks: Mapping[str, Workload] = dataclasses.field(default_factory=dict)
+    devices: tuple[str, ...] = ()
     folder: str = ""
 
     @property
     def points(self) -> int:
         """The number of published latencies."""
         return sum(len(series.points) for series in self.series)
+
+    def describes(self, device: str, model: str) -> bool:
+        """Whether it is the card of the machine that figures name `device`, of this model."""
+        return device in self.devices or (bool(model) and model in self.models)
 
 
 def folders() -> tuple[Path, ...]:
@@ -158,6 +171,20 @@ def matching(name: str) -> DeviceCard | None:
     candidates = [load(other) for other in names_ if other.startswith(f"{name}-")]
     # Most points first, then by name: the result does not depend on the file system.
     return min(candidates, key=lambda card: (-card.points, card.name), default=None)
+
+
+def of_device(device: str, model: str = "") -> DeviceCard | None:
+    """The card of the machine that figures name `device`, or else of its `model`; None for none.
+
+    Of several cards, one that names the machine comes first, then the one with most points.
+    """
+    # Only a user's own card names a machine.
+    cards = all_() if model else tuple(map(load, names_in((user_folder(),))))
+    return min(
+        (card for card in cards if card.describes(device, model)),
+        key=lambda card: (device not in card.devices, -card.points, card.name),
+        default=None,
+    )
 
 
 def read(path: Path) -> DeviceCard:

@@ -830,6 +830,24 @@ class Regression(Record):
 
 
 @dataclass(frozen=True)
+class Forecast(Record):
+    """What the card of a device estimated for a timing, and how far that was off.
+
+    `series` describes the points. `error` is that of the estimate relative to the timing: 0.1 is
+    10 % too slow. `within` says whether the timing lies in the interval of 95 %. `is_point` as in
+    `Fit`: the error of a point says nothing about other networks.
+    """
+
+    card: str
+    series: str
+    latency_ns: float
+    interval_ns: tuple[float, float]
+    error: float
+    within: bool
+    is_point: bool | None
+
+
+@dataclass(frozen=True)
 class Result(Record):
     """One figure of the store, with the facts about its artifact.
 
@@ -840,7 +858,8 @@ class Result(Record):
     `id` names the figure in its store, None if there is none. A `recorded` figure was replayed;
     `made_at` is then the time of the recording. `weights` is the source of the model's weights;
     `data_source`, `data_split` and `data_identity` describe the images of `value`, `images` is how
-    many there are ("" and 0 without it). `io` is the artifact's `ends`.
+    many there are ("" and 0 without it). `io` is the artifact's `ends`. `forecast` is what a card
+    estimated for a timing, None if none did.
     """
 
     made_at: str
@@ -874,6 +893,77 @@ class Result(Record):
     task: str = ""
     metric: str = ""
     value: float | None = None
+    forecast: Forecast | None = None
+
+
+_POINT = {False: "", True: ", a point", None: ", perhaps a point"}
+
+
+@dataclass(frozen=True)
+class ForecastPair(Record):
+    """A timing of a file on a device, and what a card estimated for it."""
+
+    made_at: str
+    artifact_sha256: str
+    model: str
+    recipe: str
+    format: str
+    device: str
+    latency_ns: float
+    forecast: Forecast
+
+    def cells(self) -> tuple[str, ...]:
+        """A row of `CardCalibration.tables`."""
+        forecast = self.forecast
+        return (
+            units.one_line(self.model or self.artifact_sha256[:12]),
+            units.one_line(f"{self.recipe}.{self.format}"),
+            units.one_line(self.device),
+            units.duration(forecast.latency_ns),
+            " to ".join(map(units.duration, forecast.interval_ns)),
+            units.duration(self.latency_ns),
+            units.signed_percent(forecast.error),
+            ("yes" if forecast.within else "no") + _POINT[forecast.is_point],
+        )
+
+
+@dataclass(frozen=True)
+class CardCalibration(Record):
+    """How well the estimates of a series of a card agree with timings on its device.
+
+    `pairs` holds the newest timing of each file on each target. Only those of networks that are no
+    points of the series are counted: `counted` of them, and `within` of these lie in their interval
+    of 95 %; `coverage` is the exact interval of that share. `rmspe` is the root of the mean squared
+    relative error, `bias` the median error. All three are None if none is counted.
+    """
+
+    card: str
+    series: str
+    counted: int
+    within: int
+    coverage: tuple[float, float] | None
+    rmspe: float | None
+    bias: float | None
+    pairs: tuple[ForecastPair, ...]
+
+    @property
+    def summary(self) -> str:
+        """The errors in words."""
+        if self.coverage is None or self.bias is None:
+            return "no timing is of a network that is no point of the card"
+        low, high = self.coverage
+        return (
+            f"{self.within} of {units.several(self.counted, 'timing')} within the 95 % interval "
+            f"(so it holds {units.percent(low, 0)} to {units.percent(high, 0)}), "
+            f"RMSPE {units.percent(self.rmspe)}, median error {units.signed_percent(self.bias)}"
+        )
+
+    def tables(self) -> tuple[Table, ...]:
+        """A row for each timing."""
+        headers = ("model", "recipe", "device", "estimated", "95 % interval", "measured", "error")
+        title = units.one_line(f"{self.card}, {self.series}: {self.summary}")
+        rows = tuple(pair.cells() for pair in self.pairs)
+        return (Table((*headers, "within"), rows, title, ("device",)),)
 
 
 @dataclass(frozen=True)
@@ -1021,7 +1111,8 @@ class Report(Record):
 
     `failed` are artifacts of a check without a verdict, each with its reason. `answers` belong to
     the evaluated artifacts of `results`, `cold_starts` are their newest on each target.
-    `on_inconclusive` says whether an inconclusive check counts as failed.
+    `on_inconclusive` says whether an inconclusive check counts as failed. `calibrations` compare
+    estimates with timings.
     """
 
     title: str
@@ -1034,6 +1125,7 @@ class Report(Record):
     on_inconclusive: Literal["fail", "warn"] = "fail"
     failed: tuple[Failed, ...] = ()
     cold_starts: tuple[StoredColdStart, ...] = ()
+    calibrations: tuple[CardCalibration, ...] = ()
 
     @property
     def decided_by(self) -> str:
@@ -1249,7 +1341,10 @@ class Pair(Record):
 
 @dataclass(frozen=True)
 class FileFigures(Record):
-    """The newest figures of both, of one kind on one target; `ratio` is of B to A."""
+    """The newest figures of both, of one kind on one target; `ratio` is of B to A.
+
+    `forecasts` are what a card estimated for two timings, None if none did.
+    """
 
     kind: str
     device: str
@@ -1260,6 +1355,7 @@ class FileFigures(Record):
     ratio: float
     interval: tuple[float, float]
     delegated: tuple[str, str]
+    forecasts: tuple[Forecast | None, Forecast | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -1376,7 +1472,8 @@ class Fit(Record):
     not known) or `version` ("": not known). `borrowed` are the cards whose points determined its
     shape. `held_out` says how the interval was estimated: by leaving out points, whole families of
     networks, or devices reduced to as few points. `rmspe` is the error on these, a fraction.
-    `sources` are the sources of the points.
+    `sources` are the sources of the points. `precision` is theirs, and `is_point` says whether the
+    network itself is one of them; "" and None in records of before they were kept.
     """
 
     card: str
@@ -1389,6 +1486,8 @@ class Fit(Record):
     held_out: Literal["points", "families", "devices"]
     rmspe: float
     sources: tuple[str, ...]
+    precision: str = ""
+    is_point: bool | None = None
 
 
 @dataclass(frozen=True)

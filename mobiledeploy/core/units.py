@@ -44,6 +44,11 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
+def signed_percent(fraction: float, digits: int = 1) -> str:
+    """-0.103 -> '-10.3 %'."""
+    return f"{100 * fraction:+.{digits}f} %"
+
+
 def metric(value: float | None, unit: str, digits: int = 1) -> str:
     """0.9312, 'share' -> '93.1 %'; 25.31, 'dB' -> '25.3 dB'; 0.01234, '' -> '0.0123'."""
     if value is None or value != value:

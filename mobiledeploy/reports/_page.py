@@ -14,6 +14,7 @@ from typing import Any
 
 from mobiledeploy.core import cold_columns, metric_columns, units
 from mobiledeploy.core.types import (
+    CardCalibration,
     Check,
     Detail,
     DrawnAnswer,
@@ -78,6 +79,20 @@ def context(report: Report) -> dict[str, Any]:
         "judgements": list(judgements(report)),
         "cold": cold_starts(report),
         "details": [detail(one) for one in report.details],
+        "calibrations": [calibration(one) for one in report.calibrations],
+    }
+
+
+def calibration(one: CardCalibration) -> dict[str, Any]:
+    """A table of estimates beside timings, and the plot of both."""
+    (table,) = one.tables()
+    heading = f"{one.card}, {one.series}"
+    return {
+        "heading": heading,
+        "summary": one.summary,
+        "heads": table.headers,
+        "rows": table.rows,
+        "plot": _plots.calibration(one),
     }
 
 

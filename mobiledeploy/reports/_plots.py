@@ -11,7 +11,7 @@ from typing import Any
 
 from mobiledeploy.analysis import choice
 from mobiledeploy.core import metric_columns
-from mobiledeploy.core.types import Result
+from mobiledeploy.core.types import CardCalibration, Result
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _CONFIG = {
@@ -233,3 +233,59 @@ def accuracy_interval(r: Result) -> tuple[float, float] | None:
 def _share_interval(share: float, images: int) -> tuple[float, float]:
     low, high = choice.share_interval(share, images)
     return round(100 * low, 4), round(100 * high, 4)
+
+
+def calibration(one: CardCalibration, *, width: int = 320) -> dict[str, Any]:
+    """A plot of estimated against measured latencies, with the line where both are equal."""
+    points = [
+        {
+            "measured": pair.latency_ns / 1e6,
+            "estimated": pair.forecast.latency_ns / 1e6,
+            "low": pair.forecast.interval_ns[0] / 1e6,
+            "high": pair.forecast.interval_ns[1] / 1e6,
+            "counted": float(pair.forecast.is_point is False),
+        }
+        for pair in one.pairs
+    ]
+    ends = [point[name] for point in points for name in ("measured", "low", "high")]
+    domain = [0.9 * min(ends), 1.1 * max(ends)]
+    scale = {"type": "log", "domain": domain, "nice": False}
+
+    def axis(field: str, title: str = "") -> dict[str, Any]:
+        return {"field": field, "type": "quantitative", "title": title or None, "scale": scale}
+
+    x = axis("measured", "Measured (ms)")
+    y = axis("estimated", "Estimated (ms)")
+    line = [{"measured": end, "estimated": end} for end in domain]
+    return {
+        "$schema": _SCHEMA,
+        "width": width,
+        "height": width,
+        "background": "white",
+        "config": _CONFIG,
+        "layer": [
+            {
+                "data": {"values": line},
+                "mark": {"type": "line", "color": "#888", "strokeDash": [4, 4]},
+                "encoding": {"x": x, "y": y},
+            },
+            {
+                "data": {"values": points},
+                "mark": {"type": "rule", "opacity": 0.5},
+                "encoding": {"x": x, "y": axis("low", "Estimated (ms)"), "y2": {"field": "high"}},
+            },
+            {
+                "data": {"values": points},
+                "mark": {"type": "point", "size": 60},
+                "encoding": {
+                    "x": x,
+                    "y": y,
+                    "fill": {
+                        "condition": {"test": "datum.counted > 0", "value": _COLORS[0]},
+                        "value": "white",
+                    },
+                    "stroke": {"value": _COLORS[0]},
+                },
+            },
+        ],
+    }

@@ -10,18 +10,25 @@ from mobiledeploy.core.types import Report, Result
 
 SUFFIX = ".csv"
 # A spreadsheet takes what begins so for a formula, and names are the user's.
+# Fields of several values have a column for each.
+_SPREAD = ("latency_interval_ns", "forecast")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def render(report: Report) -> str:
     """A heading, then the results in their order."""
-    names = [f.name for f in dataclasses.fields(Result) if f.name != "latency_interval_ns"]
+    names = [f.name for f in dataclasses.fields(Result) if f.name not in _SPREAD]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*names, "latency_low_ns", "latency_high_ns"])
+    estimate = ("estimate_card", "estimate_ns", "estimate_low_ns", "estimate_high_ns")
+    writer.writerow([*names, "latency_low_ns", "latency_high_ns", *estimate, "estimate_error"])
     for r in report.results:
         low, high = r.latency_interval_ns or ("", "")
-        writer.writerow([*(_cell(getattr(r, name)) for name in names), low, high])
+        f = r.forecast
+        cells: tuple[object, ...] = ("",) * 5
+        if f is not None:
+            cells = (_cell(f.card), f.latency_ns, *f.interval_ns, f.error)
+        writer.writerow([*(_cell(getattr(r, name)) for name in names), low, high, *cells])
     return out.getvalue()
 
 

@@ -38,6 +38,10 @@ def render(report: Report) -> str:
         lines += (_figure(r, heading) for r in report.results)
     if report.cold_starts:
         lines += _cold_starts(report.cold_starts)
+    for table in (t for one in report.calibrations for t in one.tables()):
+        lines += ["", units.markdown(table.title), "", f"| {' | '.join(table.headers)} |"]
+        lines += [f"|---|---|---|{'--:|' * 4}---|"]
+        lines += (f"| {' | '.join(map(units.markdown, row))} |" for row in table.rows)
     return "\n".join(lines).rstrip() + "\n"
 
 

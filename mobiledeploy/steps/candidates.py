@@ -288,7 +288,7 @@ class Candidates:
             why = f"{self.device} has no card to estimate from; only timed files have a latency"
             self._left_out["networks without a file", why] += 1
             return None
-        precision = _precision(recipe)
+        precision = computed_in(recipe)
         if precision is None:
             why = "points are of float32 or int8 throughout; its latency can only be measured"
             self._left_out[recipe.name, why] += 1
@@ -485,7 +485,7 @@ def _threads(card: DeviceCard, wanted: CandidateFilter) -> int:
     return min(points, key=lambda threads: (-points[threads], threads), default=1)
 
 
-def _precision(recipe: Recipe) -> Precision | None:
+def computed_in(recipe: Recipe) -> Precision | None:
     """The precision that a file of this recipe computes in throughout, None for a mixture."""
     if recipe.weight_bits == recipe.activation_bits == 8:
         return "int8"

@@ -17,12 +17,13 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import (
     Counted,
     Estimated,
+    Forecast,
     LayerCount,
     Measured,
     Measurement,
     NamedWarning,
 )
-from mobiledeploy.steps import bench_figures, bench_tables, store_records
+from mobiledeploy.steps import bench_figures, bench_tables, forecasts, store_records
 from mobiledeploy.store.database import Store
 from mobiledeploy.store.database import path as store_path
 
@@ -77,7 +78,7 @@ class FigureDifference(Record):
     `values` are nanoseconds (the median of a measurement) or, for counts, instructions. `ratio` is
     of B to A; its `interval` is that of 95 % for measurements, else exact. `layers` begin with the
     largest change; they are () unless known for both. `between` are the instructions between the
-    layers.
+    layers. `forecasts` are what a card estimated for two timings, None if none did.
     """
 
     a: str
@@ -91,6 +92,7 @@ class FigureDifference(Record):
     between: tuple[int, int] | None
     facts: tuple[DifferentFact, ...]
     warnings: tuple[NamedWarning, ...] = ()
+    forecasts: tuple[Forecast | None, Forecast | None] = (None, None)
 
 
 def is_figure(name: str) -> bool:
@@ -131,6 +133,7 @@ def diff(a: str, b: str) -> FigureDifference:
         between,
         tuple(_facts(old, new)),
         tuple(dict.fromkeys((*old.warnings, *new.warnings))),
+        (forecasts.of_figure(old), forecasts.of_figure(new)),
     )
 
 

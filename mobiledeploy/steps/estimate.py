@@ -18,7 +18,7 @@ from mobiledeploy.analysis.latency_model import (
     Sample,
     Spreads,
 )
-from mobiledeploy.core import artifacts, device_cards, inputs
+from mobiledeploy.core import artifacts, device_cards, inputs, units
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
@@ -96,11 +96,17 @@ class SeriesFit:
     @property
     def what(self) -> str:
         """A description of the series."""
-        which = str(self.series.version or self.series.year or "")
-        runtime = f"{self.series.runtime} {which}".strip()
-        delegate = "" if self.series.delegate == "none" else f" with {self.series.delegate}"
-        threads = "1 thread" if self.series.threads == 1 else f"{self.series.threads} threads"
-        return f"{runtime}{delegate}, {self.series.precision}, {threads}"
+        s = self.series
+        return described(s.runtime, s.version or s.year, s.delegate, s.precision, s.threads)
+
+
+def described(
+    runtime: str, version: str | int | None, delegate: str, precision: str, threads: int
+) -> str:
+    """A series of points for people; `version` may be a year."""
+    name = f"{runtime} {version or ''}".strip()
+    name += "" if delegate == "none" else f" with {delegate}"
+    return ", ".join(filter(None, (name, precision, units.several(threads, "thread"))))
 
 
 def estimate(
@@ -196,6 +202,8 @@ def choose(
         key=lambda c: (
             c.enough,
             c.series.runtime in near,
+            # Of the runtime that its owner has now.
+            c.series.is_own,
             len(c.own),
             c.series.year or 0,
             -c.series.threads,
@@ -462,6 +470,8 @@ def _estimated(
                 for name, source in choice.card.sources.items()
                 if name in sources_used
             ),
+            precision=choice.series.precision,
+            is_point=any(sample.workload == work for sample in choice.own),
         ),
         warnings=warnings,
     )

@@ -189,6 +189,12 @@ def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
     return card
 
 
+def card_of(place: ResolvedDevice) -> DeviceCard | None:
+    """The card of a machine that is there: it names the machine, or a connected phone's model."""
+    models = {one.name: _model(one) for one in _connected()} if place.plugin == "adb" else {}
+    return device_cards.of_device(place.name, models.get(place.name, ""))
+
+
 def _phone(name: str) -> ResolvedDevice:
     """The connected phone whose model fits `name`."""
     phones = [one for one in _connected() if _fits(name, _model(one))]

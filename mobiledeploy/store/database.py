@@ -462,6 +462,27 @@ class Store:
                 measurements.append(decode_measurement(text, str(self._file)))
         return tuple(measurements)
 
+    def estimates(self, shas: Collection[str]) -> tuple[Estimated, ...]:
+        """Every estimate of these artifacts, newest first."""
+        estimates = []
+        for text in self._rows(
+            "SELECT record FROM measurement WHERE kind = 'estimated' AND artifact_sha256 IN "
+            "(SELECT value FROM json_each(?)) ORDER BY made_at DESC, id DESC",
+            json.dumps(sorted(shas)),
+        ):
+            with suppress(InputError):
+                estimates.append(records.loads(Estimated, text, str(self._file)))
+        return tuple(estimates)
+
+    def device_models(self) -> dict[str, str]:
+        """The model of each device with a timing, as its newest one has it; "" if not known."""
+        rows = self._all(
+            "SELECT device, coalesce(json_extract(record, '$.facts_before.model'), '') "
+            "FROM measurement WHERE id IN "
+            "(SELECT max(id) FROM measurement WHERE kind = 'measured' GROUP BY device)"
+        )
+        return dict(rows)
+
     def measurement_by_id(self, number: int) -> Measurement | None:
         """The figure of this id in `results`; InputError if its fields are not today's."""
         rows = self._rows("SELECT record FROM measurement WHERE id = ?", number)
@@ -531,6 +552,13 @@ class Store:
                 "INSERT INTO job VALUES (NULL, ?, ?, ?, ?, ?)",
                 (_now(), key, *(units.whole(text) for text in (what, outcome, message))),
             )
+
+    def job(self, key: str) -> tuple[str, str] | None:
+        """The newest outcome of the job of a sweep with this key, and its message."""
+        rows = self._all(
+            "SELECT outcome, message FROM job WHERE key = ? ORDER BY id DESC LIMIT 1", key
+        )
+        return tuple(rows[0]) if rows else None
 
     def results(
         self,

@@ -1,4 +1,4 @@
-"""Makes a device card of the user's own from models that were measured on the device."""
+"""Makes a device card of the user's own, or adds points to one, from models measured there."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.store.database import Store
 
-SOURCE = "measured"
 _Kind = tuple[str, str, Precision, int, str]
 COLUMNS = ("file", "latency_ms")
+_EMPTY = DeviceCard("", "", soc="", cores=(), sources={}, series=())
 
 
 @dataclass(frozen=True)
 class CalibratedSeries(Record):
-    """A series of the new card: its leave-one-out error, and that of mult-adds alone.
+    """A series with points of the owner: its leave-one-out error, and that of mult-adds alone.
 
     Both are null for a single point.
     """
@@ -81,6 +81,7 @@ class _Measurement:
     threads: int
     delegate: str
     latency_ns: int
+    model: str = ""
 
     @property
     def kind(self) -> _Kind:
@@ -96,6 +97,7 @@ def calibrate(
     runtime: str = "tflite",
     threads: int = 1,
     title: str = "",
+    add: bool = False,
     force: bool = False,
     reporter: Reporter | None = None,
 ) -> DeviceCalibration:
@@ -106,6 +108,11 @@ def calibrate(
     Each runtime and version, precision, number of threads and delegate makes a series of its own.
     One point is enough for an engine that other cards have points of (XNNPACK, ncnn); others need 8
     points of 6 networks.
+
+    With `add`, the points join those of the card that is there. A point of the same network is
+    replaced. A card of the package is copied to your folder first, and your copy is used from then
+    on. Points join a series of the same runtime and version; published points of another version
+    keep a series of their own.
 
     Example:
         >>> md.calibrate("board", csv="latencies.csv", threads=4)
@@ -121,6 +128,7 @@ def calibrate(
         runtime: the runtime of the latencies in `csv`.
         threads: the threads of the latencies in `csv`.
         title: a description of the device, for people.
+        add: keeps the card and adds points to it.
         force: replaces an existing card of yours.
         reporter: is told of warnings; the default is a `PythonReporter`.
 
@@ -128,8 +136,8 @@ def calibrate(
         The card, and the errors of estimating its points from each other.
 
     Raises:
-        UsageError: neither artifacts nor a table, or both; an existing card; an artifact that was
-            not measured; too few points.
+        UsageError: neither artifacts nor a table, or both; an existing card, or none with `add`; an
+            artifact that was not measured, or on a phone of another model; too few points.
         InputError: a table or a model that cannot be read or used.
     """
     reporter = reporter or PythonReporter()
@@ -137,8 +145,16 @@ def calibrate(
     path = device_cards.user_folder() / f"{name}.toml"
     if not name or not all(c.isascii() and (c.isalnum() or c in "-_") for c in name):
         raise UsageError(f"{name!r} is not a name for a card", "use letters, digits, - and _")
-    if path.exists() and not force:
-        raise UsageError(f"{path} is there already", "--force replaces it, or take another name")
+    if add and force:
+        raise UsageError("--force replaces a card, and --add keeps it", "give one of them")
+    if path.exists() and not (force or add):
+        raise UsageError(
+            f"{path} is there already",
+            "--add adds to it, --force replaces it, or take another name",
+        )
+    before = _EMPTY
+    if add:
+        before = device_cards.load(name)
     if bool(paths) == (table is not None):
         raise UsageError("name either artifacts that were measured here, or --csv FILE")
     if table is None:
@@ -147,10 +163,15 @@ def calibrate(
     else:
         measurements = list(_from_table(table, runtime, threads))
         origin = f"measured by the owner, {table.name}"
-    usable, warnings = _enough_points(name, measurements)
+    _need_model(before, measurements)
+    before = replace(before, name=name, title=title or before.title or name)
+    usable, warnings = _enough_points(before, measurements)
     for warning in warnings:
         reporter.warn(warning)
-    card = _card(name, title or name, origin, usable)
+    card = _with_points(before, usable, origin)
+    if table is None:
+        # So that its estimates are found beside timings.
+        card = replace(card, devices=tuple(dict.fromkeys((*before.devices, device))))
     with records.writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
     records.write_atomic(path, toml(card))
@@ -159,7 +180,11 @@ def calibrate(
     return DeviceCalibration(
         str(path),
         card_of_file,
-        tuple(map(_calibrated_series, estimate.choices(card_of_file))),
+        tuple(
+            _calibrated_series(choice)
+            for choice in estimate.choices(card_of_file)
+            if choice.series.is_own
+        ),
         tuple(warnings),
     )
 
@@ -209,6 +234,7 @@ def _of_artifact(path: Path, card: str | None, network: str, measurement: Measur
         target.threads,
         target.delegate,
         round(measurement.median_ns),
+        measurement.facts_before.get("model", ""),
     )
 
 
@@ -246,8 +272,19 @@ def _family(path: Path) -> str:
     return path.stem
 
 
+def _need_model(card: DeviceCard, measurements: Sequence[_Measurement]) -> None:
+    """UsageError if the card names models, and a timing is of another one."""
+    others = {one.model for one in measurements if one.model} - set(card.models)
+    if card.models and others:
+        raise UsageError(
+            f"{card.name} is the card of {', '.join(card.models)}, and the timings are of "
+            f"{', '.join(sorted(others))}",
+            "make a card of another name",
+        )
+
+
 def _enough_points(
-    name: str, measurements: Sequence[_Measurement]
+    card: DeviceCard, measurements: Sequence[_Measurement]
 ) -> tuple[list[_Measurement], list[NamedWarning]]:
     """The measurements of kinds with enough points, and a warning for each other kind.
 
@@ -255,8 +292,11 @@ def _enough_points(
     """
     count = Counter(one.kind for one in measurements)
     networks = {kind: len({o.workload for o in measurements if o.kind == kind}) for kind in count}
-    choices = estimate.choices(_card(name, name, "", measurements))
-    enough = {kind: choice.enough for kind, choice in zip(count, choices, strict=True)}
+    enough = {
+        _kind(choice.series): choice.enough
+        for choice in estimate.choices(_with_points(card, measurements, ""))
+        if choice.series.is_own
+    }
     few = [
         f"{count[kind]} of {networks[kind]} networks for {_kind_text(kind)}"
         for kind in count
@@ -272,36 +312,65 @@ def _enough_points(
     return usable, [NamedWarning("too-few-points", f"{need}; left out: {text}") for text in few]
 
 
+def _kind(series: Series) -> _Kind:
+    return series.runtime, series.version, series.precision, series.threads, series.delegate
+
+
 def _kind_text(kind: _Kind) -> str:
     runtime, version, precision, threads, delegate = kind
     which = f"{runtime} {version}".strip()
     return f"{which} {delegate}, {precision}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def _card(name: str, title: str, origin: str, measurements: Sequence[_Measurement]) -> DeviceCard:
-    networks: dict[str, Workload] = {}
-    series: dict[_Kind, Series] = {}
+def _with_points(card: DeviceCard, measurements: Sequence[_Measurement], origin: str) -> DeviceCard:
+    """The card with points that its owner measured."""
+    sources = dict(card.sources)
+    source, number = device_cards.OWN, 1
+    while sources.setdefault(source, Reference(origin)).title != origin:
+        number += 1
+        source = f"{device_cards.OWN}_{number}"
+    networks, known = dict(card.networks), dict(device_cards.workloads(card))
+    every = list(card.series)
     for one in measurements:
         # Files of one name may have been converted differently.
         network, number = one.network, 1
-        while networks.setdefault(network, one.workload) != one.workload:
+        while known.setdefault(network, one.workload) != one.workload:
             number += 1
             network = f"{one.network}_{number}"
-        runtime, version, precision, threads, delegate = one.kind
-        plain = Series(
-            runtime, precision, threads, (), version=version, delegate=delegate, statistic="median"
+        networks[network] = one.workload
+        place = next((i for i, series in enumerate(every) if _joins(one, series)), len(every))
+        if place == len(every):
+            runtime, version, precision, threads, delegate = one.kind
+            every.append(
+                Series(
+                    runtime,
+                    precision,
+                    threads,
+                    (),
+                    version=version,
+                    delegate=delegate,
+                    statistic="median",
+                )
+            )
+        point = Point(network, one.latency_ns, source)
+        # Of a network that is measured again only the new timings stay.
+        earlier = card.series[place].points if place < len(card.series) else ()
+        others = (
+            p
+            for p in every[place].points
+            if p.network != network or p not in earlier or not p.source.startswith(device_cards.OWN)
         )
-        before = series.get(one.kind, plain)
-        point = Point(network, one.latency_ns, SOURCE)
-        series[one.kind] = replace(before, points=(*before.points, point))
-    return DeviceCard(
-        name,
-        title,
-        soc="",
-        cores=(),
-        sources={SOURCE: Reference(origin)},
-        series=tuple(series.values()),
-        networks=networks,
+        every[place] = replace(every[place], points=(*others, point))
+    models = card.models or tuple(dict.fromkeys(one.model for one in measurements if one.model))
+    return replace(
+        card, sources=sources, series=tuple(every), networks=networks, models=models, folder=""
+    )
+
+
+def _joins(one: _Measurement, series: Series) -> bool:
+    """Whether a point is of the series: a published one must name its version."""
+    return _kind(series) == one.kind and (
+        series.is_own or not series.points or bool(series.version)
     )
 
 

@@ -34,7 +34,7 @@ from mobiledeploy.core.types import (
     Side,
     Tensor,
 )
-from mobiledeploy.steps import arguments, bench_tables, diagnose
+from mobiledeploy.steps import arguments, bench_tables, diagnose, forecasts
 from mobiledeploy.steps import diff_figures as figures
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.defaults import DIFF_LAYERS
@@ -428,6 +428,7 @@ def _figures(first: _Content, second: _Content) -> list[FileFigures]:
                 ratio,
                 (low, high),
                 (bench_tables.delegation(old), bench_tables.delegation(new)),
+                (forecasts.of_figure(old), forecasts.of_figure(new)),
             )
         )
     return figures_

@@ -33,7 +33,7 @@ from mobiledeploy.core.types import (
     StoredColdStart,
     Target,
 )
-from mobiledeploy.steps import baseline, report_images, site_folder
+from mobiledeploy.steps import baseline, forecasts, report_images, site_folder
 from mobiledeploy.steps.accepted_differences import differences
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.defaults import BASELINE, DIFF_LAYERS, REPORT_FORMATS, REPORT_TITLE
@@ -189,6 +189,8 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         answers = tuple(filter(None, map(baseline.image_answers, filter(None, evaluations))))
         verdicts = tuple(v for v in store.verdicts() if v.artifact_sha256 in hashes)
         cold_starts = _cold_starts(store, hashes, where)
+        calibrations = forecasts.calibrations(store, results)
+        results = forecasts.beside(store, results)
     return Report(
         title,
         results=results,
@@ -196,6 +198,7 @@ def gather(where: Mapping[str, str], *, title: str, detailed: bool, reporter: Re
         verdicts=verdicts,
         answers=answers,
         cold_starts=cold_starts,
+        calibrations=calibrations,
     )
 
 

@@ -17,6 +17,7 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     Artifact,
+    CardCalibration,
     ColdStart,
     Counted,
     Estimated,
@@ -35,6 +36,7 @@ from mobiledeploy.core.types import (
     Verdict,
     gravest,
 )
+from mobiledeploy.steps import forecasts
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.store_records import filters, present, read
@@ -115,12 +117,21 @@ class ResultList(Record):
         """A row for each figure."""
         metric = metric_columns.header(self.results)
         headers = ("model", "recipe", "size", metric, "judged on", "device", "kind", "latency")
-        rows = tuple(_row(r, metric) for r in self.results)
+        # What a card estimated for a timing stands beside it.
+        estimates = ("estimated", "error") if any(r.forecast for r in self.results) else ()
+        rows = tuple(_row(r, metric, bool(estimates)) for r in self.results)
         optional = ("when", "judged on", "size")
-        return (Table((*headers, "instructions", "when", "id"), rows, optional=optional),)
+        headers = (*headers, *estimates, "instructions", "when", "id")
+        return (Table(headers, rows, optional=optional),)
 
 
-def _row(r: Result, header: str) -> tuple[str, ...]:
+def _row(r: Result, header: str, has_estimates: bool) -> tuple[str, ...]:
+    estimates: tuple[str, ...] = ()
+    if has_estimates:
+        f = r.forecast
+        estimates = ("–", "–")
+        if f is not None:
+            estimates = (units.duration(f.latency_ns), units.signed_percent(f.error))
     return (
         units.one_line(
             units.network(r.model, r.weights, r.weights_sha256) or r.artifact_sha256[:12]
@@ -132,6 +143,7 @@ def _row(r: Result, header: str) -> tuple[str, ...]:
         units.one_line(r.device),
         f"{r.kind}, recorded" if r.recorded else r.kind,
         "–" if r.latency_ns is None else units.duration(r.latency_ns),
+        *estimates,
         "–" if r.instructions is None else f"{r.instructions:,}",
         r.made_at[:16],
         str(r.id),
@@ -232,6 +244,17 @@ def _evaluation_cells(e: StoredEvaluation) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
+class CalibrationList(Record):
+    """The answer of `results calibration`: for each series of a card, estimates beside timings."""
+
+    calibrations: tuple[CardCalibration, ...]
+
+    def tables(self) -> tuple[Table, ...]:
+        """A table for each series."""
+        return tuple(table for one in self.calibrations for table in one.tables())
+
+
+@dataclass(frozen=True)
 class RecordTransfer(Record):
     """The number of records written to a file, or read from it, and how many were new."""
 
@@ -297,7 +320,8 @@ def results(
         since=since,
     )
     with present() as database:
-        return ResultList(database.results(filters_, newest=newest, most=most))
+        found = database.results(filters_, newest=newest, most=most)
+        return ResultList(forecasts.beside(database, found))
 
 
 def results_compared() -> ComparisonList:
@@ -348,6 +372,41 @@ def results_evaluated() -> EvaluationList:
     """
     with present() as database:
         return EvaluationList(database.evaluations())
+
+
+def results_calibration(
+    *, device: str | None = None, reporter: Reporter | None = None
+) -> CalibrationList:
+    """Compares what device cards estimated with the timings on their devices.
+
+    Estimates that are missing are made now, from files that are still where they were exported.
+
+    Example:
+        >>> [(c.card, c.within, c.counted) for c in md.results_calibration().calibrations]
+
+    Args:
+        device: only timings on this one, as figures name it: adb:SERIAL, ssh:HOST, host.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
+
+    Returns:
+        For each series of a card, the errors of its estimates.
+
+    Raises:
+        UsageError: there is no store in this folder.
+    """
+    reporter = reporter or PythonReporter()
+    filters_ = filters(kind="measured", device=device)
+    with present() as database:
+        timings = database.results(filters_, newest=True)
+        missing = tuple(forecasts.complete(database, timings, reporter))
+    if missing:
+        with Store.keeping(reporter) as database:
+            for number, one in enumerate(missing, 1):
+                database.add_measurement(one)
+                reporter.progress("estimates", number, len(missing))
+            return CalibrationList(forecasts.calibrations(database, timings))
+    with present() as database:
+        return CalibrationList(forecasts.calibrations(database, timings))
 
 
 def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:

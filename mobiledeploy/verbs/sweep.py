@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 import functools
 import itertools
+import math
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,11 +26,21 @@ from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, EXECUTORS, FORMATS, RECIPES
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Answers, Artifact, Failed, Failure, Gain, Result
-from mobiledeploy.steps import arguments, baseline, bench_figures, export_files, resolve, runtimes
+from mobiledeploy.steps import (
+    arguments,
+    baseline,
+    bench_figures,
+    export_files,
+    export_plan,
+    resolve,
+    runtimes,
+)
 from mobiledeploy.steps import sweep_job as jobs_
 from mobiledeploy.steps.arguments import AnyPath, Names
+from mobiledeploy.steps.export_plan import ExportPlan
 from mobiledeploy.steps.reporters import PythonReporter
 from mobiledeploy.steps.sweep_job import JobResult, SweepJob
+from mobiledeploy.steps.sweep_limits import NO_LIMITS, DroppedCell, SweepLimits, SweepSieve
 from mobiledeploy.store import database as store
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, export
@@ -56,7 +67,10 @@ class SweepGrid(Record):
 
 @dataclass(frozen=True)
 class PlannedJob(Record):
-    """A job: `state` is "to do", "standing" (its files exist), or "impossible"; see `why`."""
+    """A job: `state` is "to do", "standing" (its files exist), "dropped" or "impossible".
+
+    `why` is the reason of the last two.
+    """
 
     what: str
     recipes: tuple[str, ...]
@@ -88,6 +102,7 @@ class SweepResult(Record):
     made: int
     failed: tuple[Failed, ...]
     fronts: tuple[ParetoFront, ...]
+    dropped: tuple[DroppedCell, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
         """A table for each front, or the plan if there is none."""
@@ -126,9 +141,12 @@ def _front_table(front: ParetoFront) -> Table:
 
 
 def plan(
-    grid: SweepGrid, workers: int, reporter: Reporter = SILENT
-) -> list[tuple[SweepJob, PlannedJob]]:
+    grid: SweepGrid, workers: int, limits: SweepLimits, reporter: Reporter = SILENT
+) -> tuple[list[tuple[SweepJob, PlannedJob]], list[DroppedCell], SweepSieve]:
     """Plans every job of the grid: whether it is possible, and whether its files exist.
+
+    Returns:
+        The jobs, those of them that `limits` drop, and what decides about timings.
 
     Raises:
         UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
@@ -154,6 +172,7 @@ def plan(
         if device.partition(":")[0] not in DEVICES.names() and resolve.stand_in(device) is None:
             resolve.resolve(device)
     planned_jobs = []
+    plans: list[ExportPlan | None] = []
     cells = itertools.product(
         grid.archs, grid.alphas or (None,), grid.groups or (None,), grid.resolutions or (None,)
     )
@@ -161,11 +180,21 @@ def plan(
         job = SweepJob(
             arch, alpha, groups, res, grid.recipes, grid.formats, grid.weights, grid.data, workers
         )
-        planned_jobs.append((job, _state(job, grid.out)))
+        state, planned = _state(job, grid.out)
+        planned_jobs.append((job, state))
+        plans.append(planned)
         reporter.progress("planning", number + 1, number + 2)
     if all(planned.state == "impossible" for _, planned in planned_jobs):
         raise UsageError(f"no cell of the grid is possible: {planned_jobs[0][1].why}")
-    return planned_jobs
+    sieve = SweepSieve(limits, grid.devices, sum(len(p.jobs) for p in plans if p is not None))
+    dropped = []
+    for number, ((job, state), planned) in enumerate(zip(planned_jobs, plans, strict=True)):
+        if planned is not None and state.state == "to do" and limits.drops:
+            drop = sieve.network(job, planned)
+            if drop is not None:
+                dropped.append(drop)
+                planned_jobs[number] = job, replace(state, state="dropped", why=drop.why)
+    return planned_jobs, dropped, sieve
 
 
 def sweep(
@@ -183,12 +212,20 @@ def sweep(
     executor: str = "local",
     ray_address: str = "",
     jobs: int | None = None,
+    max_latency: float | None = None,
+    max_size: int | None = None,
+    keep_front: bool = False,
     dry_run: bool = False,
     reporter: Reporter | None = None,
 ) -> SweepResult:
     """Exports, evaluates and times every model of a grid; finds the Pareto fronts.
 
     Existing files are not made again: the same call resumes an interrupted sweep.
+
+    A network is dropped if all of its files are over a limit on all devices, and so is a timing.
+    This is decided before the export and the timing, from the points of device cards, and only by
+    whole intervals. `keep_front` also drops the timing of a file if another one is surely faster
+    and more accurate. The fronts show what may be within the limits.
 
     Example:
         >>> done = md.sweep(alpha=(0.25, 0.5), res=(128, 160))
@@ -210,14 +247,19 @@ def sweep(
         ray_address: HOST:PORT of a cluster of Ray; without it, one is started.
         jobs: the number of jobs at once, with a share of the cores each; the default is one per two
             cores.
+        max_latency: the largest latency in milliseconds, on each device by itself.
+        max_size: the largest file in bytes.
+        keep_front: does not time files that cannot come onto the front any more.
         dry_run: only plans the jobs.
         reporter: is told of progress, warnings and failures; the default is a `PythonReporter`.
 
     Returns:
-        The jobs, and the Pareto front of cost and accuracy for each kind of figure and device.
+        The jobs, the Pareto front of cost and accuracy for each kind of figure and device, and what
+        was dropped.
 
     Raises:
-        UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible.
+        UsageError: the grid is empty or has an unknown recipe or device, or no cell is possible; a
+            limit that is not above 0, or one of latency without a device.
         DeviceError: the cluster cannot be reached.
     """
     reporter = reporter or PythonReporter()
@@ -233,16 +275,22 @@ def sweep(
         arguments.text(data),
         Path(out),
     )
+    limits = _limits(max_latency, max_size, keep_front, grid.devices)
     count = jobs or max(1, leases.cores() // 2)
-    planned = plan(grid, count, reporter)
+    planned, dropped, sieve = plan(grid, count, limits, reporter)
     if dry_run:
-        return SweepResult(tuple(p for _, p in planned), 0, (), ())
+        return SweepResult(tuple(p for _, p in planned), 0, (), (), tuple(dropped))
     runs = EXECUTORS.load(executor)
     todo = [job for job, p in planned if p.state == "to do"]
     failed: list[Failed] = []
     for _, p in planned:
         if p.state == "impossible":
             reporter.say(f"left out: {p.what}: {p.why}")
+    for drop in dropped:
+        sieve.keep(drop)
+        reporter.say(f"dropped: {drop.what}: {drop.why}")
+    for gap in sieve.gaps():
+        reporter.say(gap)
     start, job_count = time.monotonic(), 0
     standing: dict[str, str] = {}
     answers = runs.run(
@@ -261,18 +309,51 @@ def sweep(
             f"{count_done} of {len(todo)} models: {todo[number]}; {_words(remaining_s)} left"
         )
     # A job without all of its files is not "standing", but the files that it made count.
-    standing |= _standing([job for job, p in planned if p.state != "impossible"], grid.out)
-    failed += _figures(standing, grid.devices, reporter)
+    made = [job for job, p in planned if p.state not in ("impossible", "dropped")]
+    standing |= _standing(made, grid.out)
+    failures, untimed = _figures(standing, grid.devices, sieve, reporter)
+    slow = {standing[drop.what] for drop in untimed if drop.by == "latency"}
+    slow -= {standing[drop.what] for drop in untimed if drop.by == "front"}
     return SweepResult(
-        tuple(p for _, p in planned), job_count, tuple(failed), fronts(set(standing.values()))
+        tuple(p for _, p in planned),
+        job_count,
+        (*failed, *failures),
+        fronts(set(standing.values()), limits, slow),
+        (*dropped, *untimed),
     )
 
 
-def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
-    """The fronts of these artifacts (by sha256) for each kind of figure, device and data set."""
+def _limits(
+    max_latency: float | None, max_size: int | None, keep_front: bool, devices: Sequence[str]
+) -> SweepLimits:
+    for name, value in (("latency", max_latency), ("size", max_size)):
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"a {name} of {value:g} is no limit", "give a number above 0")
+    for name, wanted in (("--max-latency", max_latency is not None), ("--keep-front", keep_front)):
+        if wanted and not devices:
+            raise UsageError(f"{name} needs a device", "--device host, or a phone's model")
+    return SweepLimits(None if max_latency is None else max_latency * 1e6, max_size, keep_front)
+
+
+def fronts(
+    artifacts: set[str], limits: SweepLimits = NO_LIMITS, slow: Collection[str] = ()
+) -> tuple[ParetoFront, ...]:
+    """The fronts of these artifacts (by sha256) for each kind of figure, device and data set.
+
+    They show what may be within the limits. That of size leaves out what is too slow on each device
+    that tells, and the artifacts in `slow` unless a figure is within the limit.
+    """
     with Store.open() as database:
         rows = [r for r in database.results(newest=True) if r.artifact_sha256 in artifacts]
         rows += [r for r in database.unmeasured() if r.artifact_sha256 in artifacts]
+    too_slow = {r.artifact_sha256 for r in rows if limits.too_slow(r.latency_interval_ns)}
+    rows = [
+        r
+        for r in rows
+        if not limits.too_large(r.size_bytes) and not limits.too_slow(r.latency_interval_ns)
+    ]
+    within = {r.artifact_sha256 for r in rows if r.latency_interval_ns is not None}
+    left_out = too_slow.union(slow) - within
     evaluated = [r for r in rows if r.value is not None]
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for r in evaluated:
@@ -282,7 +363,7 @@ def fronts(artifacts: set[str]) -> tuple[ParetoFront, ...]:
     for (kind, device, images), mine in sorted(groups.items()):
         costs = [float(r.latency_ns or r.instructions or 0) for r in mine]
         result.append(_front(kind, device, images, mine, costs))
-    once = {r.artifact_sha256: r for r in evaluated}
+    once = {r.artifact_sha256: r for r in evaluated if r.artifact_sha256 not in left_out}
     sizes: dict[str, list[Result]] = defaultdict(list)
     for r in sorted(once.values(), key=lambda r: r.artifact_sha256):
         sizes[metric_columns.judged_on(r)].append(r)
@@ -321,15 +402,18 @@ def _plain(formats: Sequence[str]) -> tuple[str, ...]:
     return tuple(recipe.name for recipe in sorted(plain, key=lambda recipe: -recipe.weight_bits))
 
 
-def _state(job: SweepJob, out: Path) -> PlannedJob:
+def _state(job: SweepJob, out: Path) -> tuple[PlannedJob, ExportPlan | None]:
+    """The state of a job, and its plan if it is possible."""
     recipes = job.recipes or _plain(job.formats or FORMATS.names())
     try:
-        _, artifacts = export_files.standing(job.config(out))
+        planned = export_plan.plan(job.config(out), SILENT)
+        export_files.refuse_irregular(planned)
     except DeployError as error:
-        return PlannedJob(str(job), recipes, "impossible", str(error))
+        return PlannedJob(str(job), recipes, "impossible", str(error)), None
+    artifacts = export_files.earlier(planned)
     if artifacts is None or not _has_evaluations(artifacts):
-        return PlannedJob(str(job), recipes, "to do")
-    return PlannedJob(str(job), recipes, "standing")
+        return PlannedJob(str(job), recipes, "to do"), planned
+    return PlannedJob(str(job), recipes, "standing"), planned
 
 
 def _has_evaluations(artifacts: dict[str, Artifact]) -> bool:
@@ -403,25 +487,30 @@ def _standing(jobs: Sequence[SweepJob], out: Path) -> dict[str, str]:
     return result
 
 
-def _figures(standing: dict[str, str], devices: Sequence[str], reporter: Reporter) -> list[Failed]:
+def _figures(
+    standing: dict[str, str], devices: Sequence[str], sieve: SweepSieve, reporter: Reporter
+) -> tuple[list[Failed], list[DroppedCell]]:
     """Takes the missing figures, one at a time, because a timing needs the machine for itself."""
     names = {device: _name(device) for device in devices}
+    artifacts = {path: artifacts_.load(Path(path)) for path in standing}
     missing = [
         (path, device)
         for device in devices
-        for path in standing
+        # Fast files come first, because they exclude others.
+        for path in sorted(standing, key=lambda p: sieve.expected_ns(Path(p), artifacts[p], device))
         if not _has_figure(path, names[device])
     ]
-    failed = []
+    failed, dropped = [], []
     start = time.monotonic()
     for number, (path, device) in enumerate(missing, 1):
+        drop = sieve.timing(Path(path), artifacts[path], device, standing.values())
+        if drop is not None:
+            sieve.keep(drop)
+            dropped.append(drop)
+            reporter.say(f"dropped: {path} on {device}: {drop.why}")
+            continue
         try:
-            card = resolve.stand_in(device)
-            if card is None:
-                bench.bench([Path(path)], device=device, reporter=reporter)
-            else:
-                # Only an estimate: an emulator is a device of the grid itself, and takes longer.
-                bench_figures.estimate_figures([Path(path)], card, reporter=reporter)
+            _figure(Path(path), device, reporter)
         except DeployError as error:
             failed.append(Failed(f"{path} on {device}", str(error), error.exit_code))
             reporter.say(f"failed: {path} on {device}: {error}")
@@ -430,7 +519,16 @@ def _figures(standing: dict[str, str], devices: Sequence[str], reporter: Reporte
         reporter.say(
             f"{number} of {len(missing)} figures: {path} on {device}; {_words(remaining_s)} left"
         )
-    return failed
+    return failed, dropped
+
+
+def _figure(path: Path, device: str, reporter: Reporter) -> None:
+    card = resolve.stand_in(device)
+    if card is None:
+        bench.bench([path], device=device, reporter=reporter)
+    else:
+        # Only an estimate: an emulator is a device of the grid itself, and takes longer.
+        bench_figures.estimate_figures([path], card, reporter=reporter)
 
 
 def _name(device: str) -> str:

@@ -21,7 +21,9 @@ from mobiledeploy.devices import _remote
 from mobiledeploy.devices import emulator as emulated
 from mobiledeploy.devices import ssh as device
 from mobiledeploy.steps import energy, phones
+from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import bench
+from mobiledeploy.verbs.calibrate import calibrate
 from mobiledeploy.verbs.check import check, update_baseline
 from mobiledeploy.verbs.cold_start import cold_start
 from mobiledeploy.verbs.compare import compare
@@ -100,6 +102,24 @@ def test_a_board_tells_its_energy_by_its_pmic(
     board.throttled("0x0")
     with pytest.raises(DeviceError, match="no energy: it tells neither the current nor the charge"):
         bench([path], device=DEVICE, **asked)
+
+
+def test_a_board_adds_points_to_a_card_of_the_package(
+    board, scripted, path, here, monkeypatch, heard
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
+    bench([path], device=DEVICE, runner="scripted", runs=60, reporter=heard)
+    card = calibrate("raspberry-pi-5", [path], device=DEVICE, add=True, reporter=heard).card
+    assert card.devices == (DEVICE,)
+    assert card.models == ("Raspberry Pi 5 Model B Rev 1.0",)
+    assert [s.points[-1].latency_ns for s in card.series if s.is_own] == [
+        pytest.approx(2e6, rel=0.01)
+    ]
+    bench([path], device="raspberry-pi-5", reporter=heard)
+    (one,) = results.results_calibration(reporter=heard).calibrations
+    assert one.card == "raspberry-pi-5"
+    # A network that is a point says nothing about others.
+    assert (one.counted, [pair.forecast.is_point for pair in one.pairs]) == (0, [True])
 
 
 def meanwhile(board, command: str) -> None:

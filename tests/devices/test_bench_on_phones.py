@@ -16,8 +16,10 @@ from mobiledeploy.steps import phones, resolve
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from mobiledeploy.verbs.bench import bench
+from mobiledeploy.verbs.calibrate import calibrate
 from mobiledeploy.verbs.cold_start import cold_start
 from mobiledeploy.verbs.compare import compare
+from tests import figures
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +48,31 @@ def test_a_phone_is_measured(phone, scripted, path, here, heard) -> None:
     assert phone.files() == []
     bench([path], device="adb", runner="scripted", threads=2, runs=10, reporter=heard)
     assert phone.lines_of("masks")[-1] == "f0"
+
+
+def test_a_card_is_held_against_the_phone_and_gets_its_points(
+    phone, scripted, exported, here, monkeypatch, heard
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
+    device, paths = f"adb:{phone.serial}", [exported["float32", "tflite"]]
+    figures.write_card(paths[0], device, slower=6.0)
+    bench(paths, device="mine", reporter=heard)
+    bench(paths, device="adb", runner="scripted", reporter=heard)
+    (one,) = results.results_calibration(reporter=heard).calibrations
+    (pair,) = one.pairs
+    assert (one.card, pair.device, one.counted) == ("mine", device, 1)
+    assert pair.latency_ns == pytest.approx(2e6, rel=0.01)
+    before = pair.forecast
+    assert before.error == pytest.approx(before.latency_ns / pair.latency_ns - 1)
+    assert 0.05 < before.error < 0.2
+    # The timing becomes a point, and the card expects it.
+    card = calibrate("mine", paths, device=device, add=True, reporter=heard).card
+    assert card.models == ("Pixel 3",)
+    (again,) = bench(paths, device="mine", reporter=heard).measurements
+    assert again.fit.is_point
+    assert abs(again.latency_ns / pair.latency_ns - 1) < abs(before.error)
+    # What was expected before it was a point is still what is held against the timing.
+    assert results.results_calibration(reporter=heard).calibrations == (one,)
 
 
 def test_a_phone_starts_fresh_processes(phone, scripted, path, here, heard) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
-from mobiledeploy.core.types import NamedWarning
+from mobiledeploy.core.types import NamedWarning, Target
 from mobiledeploy.steps.bench_figures import BenchResult
 from mobiledeploy.steps.bench_tables import delegation
 from mobiledeploy.steps.diff_figures import DifferentFact, FigureDifference, diff, is_figure
@@ -122,6 +122,31 @@ def test_estimates_tell_what_they_were_fitted_to(here: Path) -> None:
     assert result.facts == (
         DifferentFact("fit", "s, 9 points, litert 2024", "s, 12 points, litert 2024"),
     )
+
+
+def test_estimates_stand_beside_timings(here: Path) -> None:
+    phone = Target("adb:X", "native", "litert", 1, "xnnpack")
+    card = Target("pixel-6", "none", "tflite", 1, "xnnpack")
+    facts = {"model": "Pixel 6"}
+    keep(
+        *(artifact(n * 64, n) for n in "ab"),
+        estimated("a" * 64, 2.2e6, target=card),
+        estimated("b" * 64, 1.1e6, target=card),
+        measured("a" * 64, 2_000_000, target=phone, facts_before=facts),
+        measured("b" * 64, 1_000_000, target=phone, facts_before=facts),
+        measured("b" * 64, 1_000_000),
+    )
+    found = diff("3", "4")
+    errors = [f and round(f.error, 9) for f in found.forecasts]
+    assert errors == [0.1, 0.1]
+    (line,) = [line for line in cli("3", "4").splitlines() if line.startswith("estimated")]
+    assert line == (
+        "estimated, pixel-6, litert 2024 with xnnpack, int8, 1 thread: "
+        "2.2 ms (+10.0 %) → 1.1 ms (+10.0 %), -50.0 % (their errors)"
+    )
+    # Of this machine there is none.
+    assert diff("4", "5").forecasts[1] is None
+    assert "– " in cli("4", "5")
 
 
 def test_a_figure_is_taken_from_a_file_too(here: Path) -> None:

@@ -21,6 +21,7 @@ from mobiledeploy.core.device_cards import (
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.types import Counted, Estimated, Target
 from mobiledeploy.steps import bench_figures, estimate, network_counts, resolve
+from mobiledeploy.steps.sweep_limits import SweepLimits, SweepSieve
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import calibrate, sweep
 from mobiledeploy.verbs.bench import bench
@@ -182,7 +183,8 @@ def test_without_an_emulated_core_it_says_what_would_count(
 def test_a_sweep_takes_the_estimate_alone(config, emulator, path, work, here, heard) -> None:
     write("phone", work, FLOAT, emulate=("cortex-a53",))
     sha = artifacts.load(path).sha256
-    assert sweep._figures({str(path): sha}, ["phone"], heard) == []
+    sieve = SweepSieve(SweepLimits(latency_ns=1.0, keep_front=True), ["phone"], 1)
+    assert sweep._figures({str(path): sha}, ["phone"], sieve, heard) == ([], [])
     with Store.open() as store:
         assert [one.kind for one in store.measurements_of(sha)] == ["estimated"]
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,119 @@ def test_either_artifacts_or_a_table(tmp_path, works, exported) -> None:
             calibrate("mine", paths, **given)
     with pytest.raises(InputError, match="cannot be read"):
         calibrate("mine", csv=tmp_path / "absent.csv")
+
+
+# Points for a card that is there.
+
+
+def test_a_point_joins_a_copy_of_a_card_of_the_package(tmp_path, works) -> None:
+    before = device_cards.load("pixel-3")
+    file = Path(before.folder, "pixel-3.toml")
+    content = file.read_bytes()
+    made = calibrate("pixel-3", csv=table(tmp_path, works, count=1), runtime="litert", add=True)
+    assert Path(made.path).parent == device_cards.user_folder()
+    assert file.read_bytes() == content
+    card = device_cards.load("pixel-3")
+    assert card == made.card
+    assert (card.title, card.cores, card.emulate, card.models) == (
+        before.title,
+        before.cores,
+        before.emulate,
+        before.models,
+    )
+    *published, own = card.series
+    assert tuple(published) == before.series
+    assert [(p.network, p.source) for p in own.points] == [("m0", "measured")]
+    assert own.is_own
+    assert not any(series.is_own for series in published)
+    # The timings of its owner come before more points that are published.
+    assert estimate.choose(card, "float32", "tflite").series == own
+    (shown,) = made.series
+    assert (shown.series, shown.points) == ("litert, float32, 1 thread", 1)
+
+
+def test_points_join_one_after_the_other_and_a_network_is_measured_anew(tmp_path, works) -> None:
+    calibrate("mine", csv=table(tmp_path, works, count=2), title="My phone")
+    slower = tmp_path / "slower.csv"
+    slower.write_text("file,latency_ms\nm1.tflite,99\nm2.tflite,7\n")
+    made = calibrate("mine", csv=slower, add=True)
+    (series,) = made.card.series
+    assert made.card.title == "My phone"
+    assert {p.network: (p.latency_ns, p.source) for p in series.points} == {
+        "m0": (round(latency_ms(works["m0"]) * 1e6), "measured"),
+        "m1": (99_000_000, "measured_2"),
+        "m2": (7_000_000, "measured_2"),
+    }
+    assert [source.title for source in made.card.sources.values()] == [
+        "measured by the owner, measured.csv",
+        "measured by the owner, slower.csv",
+    ]
+    # Another number of threads is another series.
+    made = calibrate("mine", csv=slower, threads=4, add=True)
+    assert [(s.threads, len(s.points)) for s in made.card.series] == [(1, 3), (4, 2)]
+
+
+@pytest.mark.parametrize("version", ["2.2.0", "2.3.0", ""])
+def test_a_point_joins_published_ones_of_its_version_alone(
+    exported, here, works, monkeypatch, version
+) -> None:
+    path = exported["float32", "tflite"]
+    monkeypatch.setattr(estimate, "read", lambda path, family: ("float32", works["m1"]))
+    before = device_cards.load("pixel-9-pro")
+    one = measured(path, Target("adb:X", "native", "litert", 1, "xnnpack"), 5e6)
+    facts = {"model": "Pixel 9 Pro"}
+    with Store.open() as store:
+        store.add_measurement(dataclasses.replace(one, runtime_version=version, facts_before=facts))
+    made = calibrate("pixel-9-pro", path, device="adb:X", add=True)
+    joins = version == "2.2.0"
+    assert len(made.card.series) == len(before.series) + (not joins)
+    (own,) = [series for series in made.card.series if series.is_own]
+    assert len(own.points) == (5 if joins else 1)
+
+
+def test_a_file_named_like_a_published_network_leaves_that_as_it_is(tmp_path, works) -> None:
+    name = device_cards.load("pixel-3").series[0].points[0].network
+    works[name] = works["m3"]
+    (tmp_path / "own.csv").write_text(f"file,latency_ms\n{name}.tflite,5\n")
+    made = calibrate("pixel-3", csv=tmp_path / "own.csv", add=True)
+    networks = device_cards.workloads(made.card)
+    assert networks[name] == device_cards.networks()[name]
+    assert made.card.series[-1].points[-1].network == f"{name}_2"
+    assert networks[f"{name}_2"] == works["m3"]
+
+
+def test_a_card_knows_the_machine_of_its_timings(exported, here, works, monkeypatch) -> None:
+    path = exported["float32", "tflite"]
+    monkeypatch.setattr(estimate, "read", lambda path, family: ("float32", works["m1"]))
+
+    def keep(device: str, model: str) -> None:
+        one = measured(path, Target(device, "native", "litert", 1, "xnnpack"), 5e6)
+        with Store.open() as store:
+            store.add_measurement(dataclasses.replace(one, facts_before={"model": model}))
+
+    keep("adb:X", "Pixel 3")
+    keep("adb:Y", "Pixel 6")
+    keep("ssh:board", "Raspberry Pi 5 Model B Rev 1.0")
+    made = calibrate("mine", path, device="adb:X")
+    assert (made.card.devices, made.card.models) == (("adb:X",), ("Pixel 3",))
+    assert device_cards.of_device("adb:X").name == "mine"
+    assert device_cards.of_device("adb:Z") is None
+    # Of two cards of a model, the one with most points.
+    assert device_cards.of_device("adb:Z", "Pixel 3").name == "pixel-3"
+    with pytest.raises(UsageError, match="mine is the card of Pixel 3, and the timings .* Pixel 6"):
+        calibrate("mine", path, device="adb:Y", add=True)
+    with pytest.raises(UsageError, match="pixel-3 is the card of Pixel 3, Pixel 3 XL, and"):
+        calibrate("pixel-3", path, device="ssh:board", add=True)
+    assert device_cards.load("mine") == made.card
+    board = calibrate("board", path, device="ssh:board").card
+    assert board.describes("ssh:board", "")
+    assert board.describes("ssh:other", "Raspberry Pi 5 Model B Rev 1.0")
+
+
+def test_points_are_added_to_a_card_that_is_there(tmp_path, works) -> None:
+    listing = table(tmp_path, works)
+    with pytest.raises(UsageError, match="no device card named 'absent'"):
+        calibrate("absent", csv=listing, add=True)
+    with pytest.raises(UsageError, match="give one of them|--add keeps it"):
+        calibrate("mine", csv=listing, add=True, force=True)
+    assert not device_cards.user_folder().exists()

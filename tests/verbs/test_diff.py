@@ -14,12 +14,12 @@ from onnx import numpy_helper
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
-from mobiledeploy.core.types import LayerCount, Model
+from mobiledeploy.core.types import LayerCount, Model, Target
 from mobiledeploy.graphs import quantized
 from mobiledeploy.verbs.diff import Difference, diff
 from tests import warm
 from tests.conftest import press
-from tests.figures import CORE, counted, keep
+from tests.figures import CORE, command, counted, estimated, keep, measured
 from tests.handmade import INT8, image_files, network, write
 from tests.passes.conftest import images
 
@@ -180,6 +180,20 @@ def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> Non
     assert (figures.a, figures.b, figures.kind) == (3000, 1000, "counted")
     assert {p.a.instructions for p in result.layers if p.a} == {3000, None}
     assert {p.b.instructions for p in result.layers if p.b} == {1000, None}
+
+
+def test_estimates_stand_beside_the_timings_of_both(exported, here) -> None:
+    paths = [exported["float32", "tflite"], exported["int8_ptq", "tflite"]]
+    phone, card = (Target(name, "native", "litert", 1, "xnnpack") for name in ("adb:X", "pixel-6"))
+    for path, ns in zip(paths, (2_000_000, 1_000_000), strict=True):
+        sha = artifacts.load(path).sha256
+        timing = measured(sha, ns, target=phone, facts_before={"model": "Pixel 6"})
+        keep(estimated(sha, 1.25 * ns, target=card), timing)
+    by_kind = {figures.kind: figures for figures in diff(*paths).figures}
+    assert [f and f.error for f in by_kind["measured"].forecasts] == [0.25, 0.25]
+    assert by_kind["estimated"].forecasts == (None, None)
+    shown = command("diff", *paths)
+    assert "2.5 ms (+25.0 %) → 1.25 ms (+25.0 %), -50.0 %" in shown
 
 
 def test_the_page_has_every_layer_and_what_it_reads(small: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import subprocess
 from pathlib import Path
 
@@ -10,12 +12,12 @@ from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import ColdStart, Report
+from mobiledeploy.core.types import ColdStart, Report, Target
 from mobiledeploy.steps import baseline
 from mobiledeploy.steps.defaults import BASELINE, REPORT_FORMATS
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import bench, evaluate, report
-from tests import warm
+from tests import figures, warm
 from tests.pages import cold
 
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
@@ -160,3 +162,46 @@ def test_the_command_line(kept: list[Path], here: Path) -> None:
     assert (result.returncode, "no figure" in result.stderr) == (2, True)
     result = subprocess.run([*argv, "--out", "no/where/x.html"], capture_output=True, text=True)
     assert result.returncode == 2
+
+
+@pytest.mark.parametrize("format_", ["html", "markdown", "csv", "json"])
+def test_estimates_stand_beside_timings(here: Path, format_: str) -> None:
+    phone = Target("adb:X", "native", "litert", 1, "xnnpack")
+    for letter, ns, is_point in (("a", 1_100_000, False), ("b", 1_500_000, True)):
+        one = figures.estimated(letter * 64, ns, interval_ns=(0.9 * ns, 1.1 * ns))
+        fit = dataclasses.replace(one.fit, is_point=is_point)
+        goal = Target("pixel-6", "none", "tflite", 1, "xnnpack")
+        figures.keep(
+            figures.artifact(letter * 64, f"<net-{letter}>"),
+            dataclasses.replace(one, fit=fit, target=goal),
+            figures.measured(
+                letter * 64, 1_000_000, target=phone, facts_before={"model": "Pixel 6"}
+            ),
+        )
+    written = report.report(out=here / "out", format=format_)
+    text = (here / "out").read_text()
+    assert written.results == 4
+    if format_ == "csv":
+        rows = {
+            r["artifact_sha256"][0]: r
+            for r in csv.DictReader(io.StringIO(text))
+            if r["kind"] == "measured"
+        }
+        assert (rows["a"]["estimate_card"], rows["a"]["estimate_ns"]) == ("pixel-6", "1100000.0")
+        assert float(rows["a"]["estimate_error"]) == pytest.approx(0.1)
+    elif format_ == "json":
+        (one,) = records.loads(Report, text).calibrations
+        assert (one.card, one.counted, one.within, len(one.pairs)) == ("pixel-6", 1, 1, 2)
+    else:
+        assert "pixel-6, litert 2024 with xnnpack, int8, 1 thread" in text
+        assert "1 of 1 timing within the 95 % interval" in text
+        assert "+10.0 %" in text
+        assert "yes, a point" not in text
+        assert "no, a point" in text
+    if format_ == "html":
+        # A plot without a script, in which no text is a user's.
+        plot = text[text.index("<svg", text.index('id="calibrations"')) :]
+        plot = plot[: plot.index("</svg>")]
+        assert "net-a" not in plot
+        assert "&lt;net-a&gt;" in text
+        assert "<net-a>" not in text.partition('<script type="application/json"')[0]

@@ -3,8 +3,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import os
 import random
+import re
 import signal
 import sqlite3
 import subprocess
@@ -24,8 +26,10 @@ from mobiledeploy.analysis import gate, pareto
 from mobiledeploy.cli import main
 from mobiledeploy.core import artifacts, device_cards, records
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.ports import SILENT
 from mobiledeploy.core.types import Answers, DataRef, Evaluation, Failure, Prediction
 from mobiledeploy.steps import child_process, export_files, sweep_job
+from mobiledeploy.steps.sweep_limits import SweepLimits
 from mobiledeploy.verbs import sweep
 from tests import warm
 from tests.figures import artifact, evaluation, keep, measured
@@ -114,6 +118,82 @@ def test_the_plan_names_what_is_impossible_and_does_nothing(here: Path) -> None:
     assert list(here.iterdir()) == []
 
 
+def states(**options: object) -> dict[str, tuple[str, str]]:
+    swept = sweep.sweep(
+        alpha=(0.25, 1.0),
+        res=(128, 224),
+        format="tflite",
+        weights="random",
+        dry_run=True,
+        reporter=SILENT,
+        **options,
+    )
+    by_what = {drop.what: drop for drop in swept.dropped}
+    for job in swept.jobs:
+        assert (job.state == "dropped") == (job.what in by_what)
+        if job.what in by_what:
+            assert by_what.pop(job.what).why == job.why
+    assert by_what == {}
+    return {job.what.removeprefix("mobilenet_v1 "): (job.state, job.why) for job in swept.jobs}
+
+
+def test_a_limit_drops_networks_before_their_export(here: Path) -> None:
+    slow = states(device="pixel-3", max_latency=8.0)
+    assert {what for what, (state, _) in slow.items() if state == "dropped"} == {"1.0 224"}
+    # The fastest of its files decides.
+    _, why = slow["1.0 224"]
+    line = re.fullmatch(
+        r"int8_best.tflite takes an estimated (\S+) ms "
+        r"\((\S+) ms to \S+ ms\) on pixel-3, over 8 ms",
+        why,
+    )
+    assert line is not None
+    value, low = float(line[1]), float(line[2])
+    # The estimate is over this limit, and its interval is not.
+    between = states(device="pixel-3", max_latency=(value + low) / 2)
+    assert between["1.0 224"][0] == "to do"
+    large = states(device=(), max_size=2_000_000)
+    assert {what for what, (state, _) in large.items() if state == "dropped"} == {
+        "1.0 128",
+        "1.0 224",
+    }
+    # No accuracy is known before the export.
+    assert {state for state, _ in states(device="pixel-3", keep_front=True).values()} == {"to do"}
+    # Nothing is known of this machine.
+    assert {state for state, _ in states(max_latency=0.001).values()} == {"to do"}
+    assert list(here.iterdir()) == []
+
+
+def test_fronts_show_what_may_be_within_the_limits(here: Path) -> None:
+    names = "abc"
+    keep(*(artifact(n * 64) for n in names))
+    keep(*(judged_on(n * 64, right, 100) for n, right in zip(names, (60, 70, 90), strict=True)))
+    keep(*(measured(n * 64, ns) for n, ns in zip(names, (1000, 2000, 3000), strict=True)))
+
+    def shown(limits: SweepLimits, slow: str = "") -> dict[str, str]:
+        found = sweep.fronts({n * 64 for n in names}, limits, [n * 64 for n in slow])
+        return {f.kind: "".join(r.artifact_sha256[0] for r in f.results) for f in found}
+
+    assert shown(SweepLimits()) == {"measured": "abc", "size": "c"}
+    # Of one size, the most accurate that is fast enough.
+    assert shown(SweepLimits(latency_ns=2000.0)) == {"measured": "ab", "size": "b"}
+    # An end of the interval is within it.
+    assert shown(SweepLimits(latency_ns=1999.5)) == {"measured": "ab", "size": "b"}
+    assert shown(SweepLimits(latency_ns=1998.5)) == {"measured": "a", "size": "a"}
+    assert shown(SweepLimits(size_bytes=999)) == {}
+    # What was not timed because it is too slow.
+    keep(artifact("d" * 64), judged_on("d" * 64, 99, 100))
+    names = "abcd"
+    assert shown(SweepLimits(latency_ns=2000.0), "d") == {"measured": "ab", "size": "b"}
+    assert shown(SweepLimits(latency_ns=2000.0)) == {"measured": "ab", "size": "d"}
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, math.inf, math.nan])
+def test_a_limit_that_is_none_is_refused(here: Path, limit: float) -> None:
+    with pytest.raises(UsageError, match="is no limit"):
+        sweep.sweep(max_latency=limit, dry_run=True)
+
+
 def test_a_device_that_is_not_there_ends_in_5(here: Path) -> None:
     result = cli("--device", "moon")
     assert result.returncode == 5
@@ -130,6 +210,9 @@ def test_a_device_that_is_not_there_ends_in_5(here: Path) -> None:
         (("--recipe", "int7"), "no recipes named"),
         (("--executor", "cloud"), "no executor"),
         (("--ray-address", "a:1"), "goes with --executor ray"),
+        (("--max-latency", "10"), "is not a time"),
+        (("--max-latency", "10ms", "--device", ""), "--max-latency needs a device"),
+        (("--keep-front", "--device", ""), "--keep-front needs a device"),
     ],
 )
 def test_a_refusal_is_one_line(here: Path, argv, message) -> None:
@@ -403,3 +486,32 @@ def test_groups_are_a_side_of_the_grid(here):
     )
     assert [job.what for job in result.jobs] == ["shufflenet_v1 g3 64", "shufflenet_v1 g8 64"]
     assert {job.state for job in result.jobs} == {"to do"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_what_a_limit_drops_stays_dropped(here: Path, executor: str) -> None:
+    if executor == "ray":
+        pytest.importorskip("ray", reason="no Ray (pip install 'mobiledeploy[ray]')")
+    argv = ("--alpha", "0.25,0.5", "--res", "128", "--recipe", "float32", "--format", "tflite")
+    argv += ("--device", "pixel-3", "--max-latency", "2ms", "--jobs", "1")
+    result = cli(*argv, "--executor", executor, "--json")
+    assert result.returncode == 0, result.stderr
+    first = records.loads(sweep.SweepResult, result.stdout)
+    assert [(job.what, job.state) for job in first.jobs] == [
+        ("mobilenet_v1 0.25 128", "to do"),
+        ("mobilenet_v1 0.5 128", "dropped"),
+    ]
+    (drop,) = first.dropped
+    assert f"dropped: {drop.what}: {drop.why}" in result.stderr
+    assert first.made == 1
+    assert not (here / "build" / "mobilenet_v1_0.5_128_demo").exists()
+    again = records.loads(sweep.SweepResult, cli(*argv, "--executor", executor, "--json").stdout)
+    assert (again.made, again.dropped, again.fronts) == (0, first.dropped, first.fronts)
+    connection = sqlite3.connect(here / ".mobiledeploy" / "store.db")
+    outcomes = connection.execute("SELECT outcome, what, message FROM job ORDER BY id").fetchall()
+    connection.close()
+    assert outcomes == [
+        ("dropped latency", drop.what, drop.why),
+        ("done", "mobilenet_v1 0.25 128", ""),
+    ]
