@@ -25,7 +25,7 @@ static const Engine *const engines[] = {&litert, &onnxruntime};
 FILE *events;  // standard output, which the engine's chatter cannot reach
 bool cold;
 
-static void say_text(const char *text) {
+void say_text(const char *text) {
   fputc('"', events);
   for (const unsigned char *c = (const unsigned char *)text; *c; ++c) {
     if (*c == '"' || *c == '\\') fprintf(events, "\\%c", *c);
@@ -66,25 +66,28 @@ int end_count(size_t count, const char *what, const char *model) {
   return (int)count;
 }
 
-int apart(int (*work)(const Request *), const Request *request) {
-  int ends[2], answer;
-  if (pipe(ends)) return -1;
+const char *apart(void (*work)(const Request *), const Request *request) {
+  int ends[2], status;
+  if (pipe(ends)) return NULL;
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
     // It may not outlive this process, whose standard output it holds open.
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent) _exit(1);
     const int nowhere = open("/dev/null", O_WRONLY);
-    events = fdopen(dup(nowhere), "w");
     dup2(nowhere, 1);
     dup2(nowhere, 2);
-    answer = work(request);
-    _exit(write(ends[1], &answer, sizeof answer) != sizeof answer);
+    events = fdopen(ends[1], "w");
+    work(request);
+    _exit(fflush(events) != 0);
   }
   close(ends[1]);
-  if (child < 0 || read(ends[0], &answer, sizeof answer) != sizeof answer) answer = -1;
-  close(ends[0]);
-  if (child > 0) waitpid(child, NULL, 0);
-  return answer;
+  FILE *reader = fdopen(ends[0], "r");
+  char *text = NULL;
+  size_t size = 0;
+  const bool read = reader && getdelim(&text, &size, 0, reader) > 0;
+  if (reader) fclose(reader);
+  if (child < 0 || waitpid(child, &status, 0) != child || status || !read) return NULL;
+  return text;
 }
 
 void *open_library(const char *path) {
@@ -175,7 +178,7 @@ static void say_ready(const Engine *engine, const Opened *opened, int threads,
   say_tensors("inputs", opened->inputs, opened->input_count);
   say_tensors("outputs", opened->outputs, opened->output_count);
   fprintf(events, ",\"delegate\":\"%s\"", opened->delegate);
-  say_count("delegated_nodes", opened->delegated_nodes);
+  fprintf(events, ",\"delegated_nodes\":%s", opened->delegated);
   say_count("total_nodes", opened->total_nodes);
   fprintf(events, ",\"threads\":%d,\"cpu\":\"%s\"", threads, cpu);
   end_event();

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mobiledeploy.analysis import stats
-from mobiledeploy.core.types import Measured
+from mobiledeploy.core.types import LeftOperator, Measured
 
 RELATIVE_WIDTH = 0.05
 """If the median's 95 % interval is wider than this fraction, the median is uncertain."""
@@ -22,6 +22,12 @@ SLOWED = 0.05
 
 CLOCK_SHARE = 0.2
 """The share of the runs at a second clock frequency that is too much."""
+
+NAMED = 3
+"""So many operators that were left to the CPU are named in a line; the record has all."""
+
+ACCELERATORS = ("gpu", "nnapi")
+"""Delegates that are machines of their own, beside the CPU."""
 
 # What a Raspberry Pi says of now in its lowest bits, and of all time since its start 16 bits up:
 # https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd
@@ -70,24 +76,56 @@ def state_disturbances(before: Mapping[str, str], after: Mapping[str, str]) -> t
     return (*_throttling(before, after), *_flags(before, after), *_changes(before, after))
 
 
-def unused_delegate(measurement: Measured) -> str:
+def unused_delegate(measurement: Measured, *, strict: bool = False) -> str:
     """What a delegate left to the CPU that should run the graph; "" if it ran the graph.
 
     Another attempt would give the same. XNNPACK may leave single operators to builtin kernels,
-    which the same core runs; a GPU that does so is not the requested machine.
+    which the same core runs; an accelerator that does so is not the requested machine. `strict`
+    takes the whole graph only.
     """
     delegated, total, name = (
         measurement.delegated_nodes,
         measurement.total_nodes,
         measurement.target.delegate,
     )
-    if name == "none" or delegated is None:
+    if name == "none":
         return ""
-    if delegated == 0:
-        return f"{name} took no operator of the graph"
-    if name == "gpu" and total is not None and delegated < total:
-        return f"gpu took {delegated} of {total} operators only"
-    return ""
+    if strict or (name in ACCELERATORS and delegated is not None and total is not None):
+        return not_whole(name, delegated, total, measurement.left_operators)
+    return f"{name} took no operator of the graph" if delegated == 0 else ""
+
+
+def not_whole(
+    delegate: str, taken: int | None, total: int | None, left: Sequence[LeftOperator]
+) -> str:
+    """Why it is not certain that a delegate took all operators of a graph; "" if it took them."""
+    if taken == 0:
+        return f"{delegate} took no operator of the graph{_named(left)}"
+    if taken is None or total is None:
+        return f"which operators {delegate} took is not known"
+    return f"{delegate} took {taken} of {total} operators only{_named(left)}" * (taken < total)
+
+
+def left_over(measurement: Measured) -> str:
+    """What a delegate took, and the operators that it left to the CPU."""
+    m = measurement
+    total = "" if m.total_nodes is None else f" of {m.total_nodes}"
+    return (
+        f"{m.target.delegate} took {m.delegated_nodes}{total} operators{_named(m.left_operators)}"
+    )
+
+
+def _named(left: Sequence[LeftOperator]) -> str:
+    """The operators with their layers, as the end of a sentence."""
+    texts = [_operator(one) for one in left[:NAMED]]
+    more = [f"{len(left) - NAMED} more"] if len(left) > NAMED else []
+    return f"; on the CPU: {', '.join(texts + more)}" if texts else ""
+
+
+def _operator(left: LeftOperator) -> str:
+    layers = " or ".join(left.layers[:NAMED]) + (" ..." if len(left.layers) > NAMED else "")
+    where = f" ({layers})" if layers else ""
+    return f"{left.op}{where}" + (f": {left.reason}" if left.reason else "")
 
 
 def cool(start: Mapping[str, str], now: Mapping[str, str]) -> bool:

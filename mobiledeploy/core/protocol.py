@@ -65,7 +65,12 @@ class Fed:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded. Node counts are None where the engine does not tell them."""
+    """The model is loaded. Node counts are None where the engine does not tell them.
+
+    `left_nodes` are the operators that the delegate left to the CPU, by their place in the file;
+    None if they are not known. `left_reasons` is what the delegate said of them, `KIND: why` each.
+    `adapter` is the GPU in the engine's words, "" for none.
+    """
 
     protocol: int
     runtime: str
@@ -77,6 +82,9 @@ class Ready:
     total_nodes: int | None
     threads: int
     cpu: str
+    left_nodes: tuple[int, ...] | None = None
+    left_reasons: tuple[str, ...] = ()
+    adapter: str = ""
 
 
 @dataclass(frozen=True)

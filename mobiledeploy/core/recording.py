@@ -25,7 +25,9 @@ _MOST_ROUNDS = 100_000
 class BenchRequest:
     """The settings of a timing: all that it depends on besides its device.
 
-    `rounds` is for a comparison (`bench --compare`). `command` says what was recorded: `bench`,
+    `rounds` is for a comparison (`bench --compare`). `strict` takes no figure of a delegate that
+    left an operator to the CPU. `against_cpu` also runs without the delegate, once, to compare the
+    answers; recordings of earlier versions do not. `command` says what was recorded: `bench`,
     or a command that predicts, of which `runs`, `seconds` and `fixed_performance` mean nothing.
     """
 
@@ -39,6 +41,8 @@ class BenchRequest:
     fixed_performance: bool
     rounds: int | None = None
     command: str = "bench"
+    strict: bool = False
+    against_cpu: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from mobiledeploy.analysis import stats
+from mobiledeploy.analysis import stats, validity
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.recording import BenchRequest
-from mobiledeploy.core.types import Failed, Measurement
-from mobiledeploy.steps import arguments, bench_tables, count, estimate, phones, resolve
+from mobiledeploy.core.types import Failed, Measured, Measurement
+from mobiledeploy.steps import arguments, bench_tables, count, delegates, estimate, phones, resolve
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, open_session
 from mobiledeploy.store.database import Store
@@ -51,6 +51,7 @@ def time_artifacts(
     runtime: str | None = None,
     threads: int = 1,
     delegate: str | None = None,
+    strict: bool = False,
     runs: int | None = None,
     seconds: float = SECONDS,
     fixed_performance: bool = True,
@@ -75,14 +76,19 @@ def time_artifacts(
             runs=runs,
             seconds=seconds,
             fixed_performance=fixed_performance,
+            strict=strict,
+            against_cpu=True,
         ),
     )
+    if request.strict and place.counts_instructions:
+        raise UsageError("--strict is for timings; here instructions are counted", "leave it out")
     timings = []
     for path in dict.fromkeys(paths):
         with failures.of(path):
-            timings.append(
-                Timing(path, artifacts.load(path), request, place.is_recording, reporter)
-            )
+            timing = Timing(path, artifacts.load(path), request, place.is_recording, reporter)
+            if request.strict:
+                delegates.need_one(timing.target.delegate, path.name)
+            timings.append(timing)
     figures: dict[Path, Measurement] = {}
     if not timings:
         return figures
@@ -100,6 +106,11 @@ def time_artifacts(
                     if place.counts_instructions
                     else guard.measure(timing.path.name, partial(timing.measure, session))
                 )
+                if isinstance(figure, Measured):
+                    if delegates.is_split(figure):
+                        reporter.say(f"{timing.path.name}: {validity.left_over(figure)}")
+                    if request.against_cpu:
+                        figure = timing.compare_with_cpu(session, figure)
                 store.add_artifact(timing.artifact)
                 store.add_measurement(figure, place.recorded_at)
                 figures[timing.path] = figure

@@ -55,6 +55,8 @@ def count(
     """
     if target.threads != 1:
         raise UsageError("instructions are counted for one thread only", "leave out --threads")
+    if target.delegate == "gpu":
+        raise UsageError("an emulated core has no delegate 'gpu'", "there are xnnpack, none")
     if target.runner != "native":
         raise UsageError(f"the runner {target.runner} cannot be emulated", "leave out --runner")
     with artifacts.scratch() as folder:
@@ -95,7 +97,7 @@ class _CountJob:
     ) -> _Run:
         """A process of `RUNS` inferences of the artifact's golden image."""
         driver = RUNNERS.load(self.target.runner)
-        parts = driver.files(session.facts()["machine"], self.target.runtime)
+        parts = driver.files(session.facts()["machine"], self.target.runtime, self.target.delegate)
         files = {role: session.push(file) for role, file in parts.items()}
         sample = golden_inputs.sample(self.path, self.artifact, self.folder)
         remote = None if sample is None else session.push(sample)

@@ -138,6 +138,7 @@ def check(
     device: str = HOST,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int | None = None,
     limit: int | None = None,
     record: AnyPath | None = None,
@@ -173,7 +174,9 @@ def check(
         markdown: a file for the report as Markdown.
         device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        delegate: `xnnpack`, `none`, or `gpu` with the native runner; the default is the first of
+            the runtime.
+        strict: the delegate must take all operators.
         threads: the number of runners at once; the default is one per core, and one on a phone or
             board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
@@ -207,7 +210,7 @@ def check(
     for path in files.values():
         records.need_folder(path)
     images = EvaluationImages(source, overrides, task or "", reporter, limit)
-    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record), strict)
     update = _update_line(paths, baseline, source, task, options, limit, overrides, not no_labels)
     with Predictor(options, "check", reporter) as predictor:
         report = _report(
@@ -327,6 +330,7 @@ def update_baseline(
     device: str = HOST,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int | None = None,
     limit: int | None = None,
     record: AnyPath | None = None,
@@ -360,7 +364,9 @@ def update_baseline(
         no_labels: accepts the answers without labels.
         device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        delegate: `xnnpack`, `none`, or `gpu` with the native runner; the default is the first of
+            the runtime.
+        strict: the delegate must take all operators.
         threads: the number of runners at once; the default is one per core, and one on a phone or
             board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
@@ -390,7 +396,7 @@ def update_baseline(
     by_path = _load(paths, failures)
     failures.check()
     records.need_folder(baseline)
-    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record), strict)
     line = _update_line(paths, baseline, source, task, options, limit, overrides, labelled)
     entries = _entries(baseline, line)
     anchors, siblings = {}, {}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mobiledeploy.analysis import validity
-from mobiledeploy.core.types import Measured, Target
+from mobiledeploy.core.types import LeftOperator, Measured, Target
 
 FACTS = {
     "thermal_status": "0",
@@ -104,6 +104,37 @@ def test_delegates() -> None:
     assert validity.unused_delegate(measured(delegated_nodes=None, total_nodes=None)) == ""
     none = Target("adb:1", "native", "litert", 1, "none")
     assert validity.unused_delegate(measured(target=none, delegated_nodes=0)) == ""
+
+
+def test_an_accelerator_that_leaves_operators_names_them() -> None:
+    left = (
+        LeftOperator("CAST", ("cast_1", "cast_2"), "Not supported Cast case."),
+        LeftOperator("SOFTMAX", ("scores",)),
+        LeftOperator("MEAN", ("pool",)),
+        LeftOperator("PAD", ()),
+    )
+    gpu = Target("adb:1", "benchmark_model", "litert", 1, "gpu")
+    one = measured(target=gpu, delegated_nodes=27, left_operators=left)
+    assert validity.unused_delegate(one) == (
+        "gpu took 27 of 31 operators only; on the CPU: CAST (cast_1 or cast_2): Not supported Cast "
+        "case., SOFTMAX (scores), MEAN (pool), 1 more"
+    )
+    nnapi = replace(gpu, delegate="nnapi")
+    assert "nnapi took 27 of" in validity.unused_delegate(
+        measured(target=nnapi, delegated_nodes=27)
+    )
+
+
+def test_strict_takes_the_whole_graph_only() -> None:
+    def reason(**given) -> str:
+        return validity.unused_delegate(measured(**given), strict=True)
+
+    assert reason() == ""
+    assert reason(delegated_nodes=30) == "xnnpack took 30 of 31 operators only"
+    assert reason(delegated_nodes=0) == "xnnpack took no operator of the graph"
+    # What is not known is not the whole graph.
+    for unknown in ({"delegated_nodes": None}, {"total_nodes": None}):
+        assert reason(**unknown) == "which operators xnnpack took is not known"
 
 
 def test_cool() -> None:
