@@ -201,7 +201,7 @@ def _library(runtime: str) -> NativeLibrary:
 
 
 def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
-    """The counts of each operator, by the file's own names if the runtime ran them one to one."""
+    """The counts of each operator, by the file's own name where it is known which one it is."""
     if not profiled.inferences:
         return ()
     # Only the readings of the runtime, not the marks at both ends.
@@ -210,15 +210,15 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
-    one_to_one = len(layers) == len(executed)
+    found = layer_counts.places([one.kernel for one in executed], [layer.op for layer in layers])
     return tuple(
         LayerCount(
-            name=layers[i].name if one_to_one else one.name or f"{_plain(one)} {i}",
-            op=layers[i].op if one_to_one else _plain(one),
+            name=one.name or f"{_plain(one)} {i}" if place is None else layers[place].name,
+            op=_plain(one) if place is None else layers[place].op,
             instructions=layer_counts.instructions(one.counts),
             kernel=one.kernel,
         )
-        for i, one in enumerate(executed)
+        for i, (one, place) in enumerate(zip(executed, found, strict=True))
     )
 
 
