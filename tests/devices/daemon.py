@@ -17,6 +17,7 @@ Faults are files in `root`/faults, looked at when they matter:
     slow N          pushed files are taken at N bytes a second
     wrong           a runner's answers are those of a delegate that computes something else; with
                     TEXT only those of commands without it
+    nameless        its banner does not tell its model
     garble          a runner's answers lose a bit on their way
 """
 
@@ -339,7 +340,8 @@ class Phone:
         return self._number
 
     def banner(self) -> bytes:
-        return f"device::ro.product.model={self.model};features={FEATURES}".encode()
+        model = "" if self.fault("nameless") is not None else f"ro.product.model={self.model};"
+        return f"device::{model}features={FEATURES}".encode()
 
     def fault(self, name: str) -> str | None:
         try:
