@@ -110,6 +110,8 @@ def compare(
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
     with timings.open_session(place, request, arguments.path(record), reporter) as session:
+        # From here on the time left can be told, also where a block takes minutes.
+        reporter.progress("comparing", 0, len(order))
         for side in order:
             blocks.append(sides[side].measure(session))
             if reason := validity.unused_delegate(blocks[-1], strict=request.strict):
