@@ -218,6 +218,15 @@ static void *wait_for_end(void *unused) {
   return unused;
 }
 
+// A file of the kernel: how long a core ran at each clock, in ticks. On one line, "KHZ:TICKS ...".
+static void read_clocks(const char *path, char *text, size_t size) {
+  FILE *file = path ? fopen(path, "r") : NULL;
+  const size_t length = file ? fread(text, 1, size - 1, file) : 0;
+  if (file) fclose(file);
+  text[length] = 0;
+  for (char *c = text; *c; ++c) *c = *c == ' ' ? ':' : *c == '\n' ? ' ' : *c;
+}
+
 static void bench(const Engine *engine, long max_runs) {
   static int64_t samples[4096];
   const size_t room = sizeof samples / sizeof *samples;
@@ -326,7 +335,8 @@ int main(int argc, char **argv) {
   if (!answers && (argc < 2 || strcmp(argv[1], "bench") != 0))
     refuse(USAGE, "the Python runner does the rest", "this runner can bench and answer only");
   Request request = {0};
-  const char *runtime = NULL, *sample = NULL, *output = NULL, *version = "";
+  const char *runtime = NULL, *sample = NULL, *output = NULL, *version = "", *clocks = NULL;
+  char before[4096] = "", after[4096] = "";
   long max_runs = -1, mask = 0;
   for (int i = 2; i < argc; ++i) {
     const char *option = argv[i];
@@ -350,6 +360,7 @@ int main(int argc, char **argv) {
     else if (strcmp(option, "--library-version") == 0) version = value;
     else if (strcmp(option, "--output") == 0) output = value;
     else if (strcmp(option, "--profile") == 0) request.profile = value;
+    else if (strcmp(option, "--clocks") == 0) clocks = value;
     else if (strcmp(option, "--cpus") == 0) mask = number(option, value, 1, 0x7fffffffffffffff);
     else refuse(USAGE, "", "this runner has no option %s", option);
   }
@@ -374,7 +385,9 @@ int main(int argc, char **argv) {
   if (answers) {
     answer(engine, &opened);
   } else {
+    read_clocks(clocks, before, sizeof before);
     bench(engine, max_runs);
+    read_clocks(clocks, after, sizeof after);
     // What a counter sees stays what is timed.
     if (sample && !counted) say_answer(engine, &opened, 0);
   }
@@ -382,6 +395,13 @@ int main(int argc, char **argv) {
   engine->close();
   begin_event("Done");
   fprintf(events, ",\"peak_rss_bytes\":%ld", peak_rss_bytes());
+  if (*before && *after) {
+    fputs(",\"clocks\":[", events);
+    say_text(before);
+    fputc(',', events);
+    say_text(after);
+    fputc(']', events);
+  }
   end_event();
   // Not exit(): the engines' own clean-up has nothing to do with what was asked.
   _exit(0);

@@ -21,7 +21,7 @@ SLOWED = 0.05
 """The last quarter of the runs takes longer than the first by more than this fraction."""
 
 CLOCK_SHARE = 0.2
-"""The share of the runs at a second clock frequency that is too much."""
+"""The share of the runs at other clock frequencies that is too much."""
 
 NAMED = 3
 """So many operators that were left to the CPU are named in a line; the record has all."""
@@ -40,6 +40,10 @@ _PI_FLAGS = {
 
 # time_in_state counts in units of USER_HZ: https://docs.kernel.org/cpu-freq/cpufreq-stats.html
 _TICK_NS = 10_000_000
+
+# The fact of the clocks that a runner read itself. With fewer ticks, a share is chance.
+_CLOCKS_OF_RUNS = "time_in_state_of_runs"
+_FEWEST_TICKS = 20
 
 # These must not change between the two readings.
 _UNTOUCHED = {
@@ -179,11 +183,24 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
-    """The change between two clock frequencies of the fastest cores; "" if that is not certain.
+def clocks_of_runs(readings: Sequence[str]) -> dict[str, str]:
+    """The fact of how long the runs took at each clock, from a runner's readings around them.
 
-    More than the runs happened between the readings, possibly at any frequency.
+    {} without two readings.
     """
+    if len(readings) != 2:
+        return {}
+    start, end = map(_times, readings)
+    ticks = {khz: count - start.get(khz, 0) for khz, count in end.items()}
+    text = " ".join(f"{khz}:{count}" for khz, count in ticks.items() if count > 0)
+    return {_CLOCKS_OF_RUNS: text} if text else {}
+
+
+def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
+    """The change between two clock frequencies of the fastest cores; "" if that is not certain."""
+    if _CLOCKS_OF_RUNS in after:
+        return _change_within(_times(after[_CLOCKS_OF_RUNS]))
+    # More than the runs happened between these readings, possibly at any frequency.
     start, end = (_times(facts.get("time_in_state", "")) for facts in (before, after))
     time_by_clock = {khz: (ticks - start.get(khz, 0)) * _TICK_NS for khz, ticks in end.items()}
     if not start or len(time_by_clock) < 2:
@@ -195,6 +212,20 @@ def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: 
     if time - besides <= CLOCK_SHARE * runs_ns:
         return ""
     return f"the clock moved between {first} and {second} kHz"
+
+
+def _change_within(ticks: Mapping[str, int]) -> str:
+    """The same, from the runs alone: clocks that are almost the main one are no change."""
+    total = sum(ticks.values())
+    if total < _FEWEST_TICKS:
+        return ""
+    main = max(ticks, key=ticks.__getitem__)
+    others = {
+        khz: count for khz, count in ticks.items() if abs(int(khz) / max(int(main), 1) - 1) > SLOWED
+    }
+    if sum(others.values()) <= CLOCK_SHARE * total:
+        return ""
+    return f"the clock moved between {main} and {max(others, key=others.__getitem__)} kHz"
 
 
 def _times(text: str) -> dict[str, int]:

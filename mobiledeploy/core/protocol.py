@@ -149,9 +149,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Done:
-    """The last event of a runner, after it was asked to end."""
+    """The last event of a runner, after it was asked to end.
+
+    `clocks` is the file of `--clocks` right before and right after the runs, `KHZ:TICKS ...` each;
+    () without it.
+    """
 
     peak_rss_bytes: int
+    clocks: tuple[str, ...] = ()
 
 
 _FORMER_FIELDS = {"input": "inputs", "output": "outputs", "row": "rows"}

@@ -25,6 +25,8 @@ C_LIBRARIES = (
     "libstdc++.so.6",
 )
 _LIBRARIES = "lib/aarch64-linux-gnu"
+CLOCKS = "--clocks"
+"""Its option for the kernel's file of how long a core ran at each clock (PROTOCOL.md)."""
 
 
 def runtimes() -> tuple[str, ...]:

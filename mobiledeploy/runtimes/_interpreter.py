@@ -34,7 +34,7 @@ class InterpreterEngine:
         if delegate not in _DELEGATES:
             raise UsageError(
                 f"{runtime} has no delegate {delegate!r}",
-                f"there are {', '.join(_DELEGATES)}; for a GPU --runner native",
+                f"there are {', '.join(_DELEGATES)}; for a GPU bench --runner native",
             )
         if path.suffix != ".tflite":
             raise UsageError(f"{runtime} runs .tflite files, not {path.name}")

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mobiledeploy.analysis import cores, latency, stats
+from mobiledeploy.analysis import cores, latency, stats, validity
 from mobiledeploy.core import arrays, artifacts, protocol, recording, records
 from mobiledeploy.core.errors import DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.ports import Process, Reporter, Session
+from mobiledeploy.core.ports import Process, Reporter, Runner, Session
 from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
 from mobiledeploy.steps import cpu_answers, delegates, golden, golden_inputs, resolve, runtimes
 
@@ -92,6 +92,16 @@ def busy(before: Mapping[str, str], after: Mapping[str, str], own: float, wall: 
             return 0.0
 
     return max(seconds_of("busy_cpu_s") - own, seconds_of("stolen_cpu_s")) > BUSY * wall
+
+
+def _clocks_of(driver: Runner, facts: Mapping[str, str], threads: int) -> tuple[str, ...]:
+    """The option for the clocks of the cores of a timing, if the runner and the machine have it."""
+    # Only the native runner can: others run on this host, or are not ours.
+    option: str | None = getattr(driver, "CLOCKS", None)
+    biggest = cores.biggest(cores.capacities(facts.get("core_capacity", "")), threads)
+    if option is None or not biggest or "time_in_state" not in facts:
+        return ()
+    return option, f"/sys/devices/system/cpu/cpu{biggest[0]}/cpufreq/stats/time_in_state"
 
 
 @dataclass
@@ -182,6 +192,7 @@ class Timing:
             remote = None if sample is None else session.push(sample)
             argv = () if self.is_recording else driver.bench(model, target, remote, self._files)
             before, start = session.facts(), self._clock()
+            options += _clocks_of(driver, before, target.threads)
             placed = cores.placed((*argv, *options), before, target.threads)
             yield driver.hear(session.run(placed), target), before, start
 
@@ -276,7 +287,7 @@ class Timing:
             delegated_nodes=ready.delegated_nodes,
             total_nodes=ready.total_nodes,
             facts_before={**before, "gpu": ready.adapter} if ready.adapter else before,
-            facts_after=after,
+            facts_after={**after, **validity.clocks_of_runs(end.clocks)},
             golden_steps=steps,
             left_operators=delegates.left(self.path, ready),
         )

@@ -90,6 +90,29 @@ def test_slowing_down_and_wide_intervals() -> None:
     assert not any("median" in r for r in validity.disturbances(measured(wild), fixed_runs=True))
 
 
+def test_a_runner_s_own_readings_leave_nothing_else_in() -> None:
+    """What facts cannot tell, since a runner also loads the model between them."""
+
+    def change(*readings: str) -> tuple[str, ...]:
+        loading = {"time_in_state": "300000:300 2800000:1500"}
+        return validity.disturbances(
+            measured(after=FACTS | loading | validity.clocks_of_runs(readings))
+        )
+
+    assert change() == ()
+    assert change("300000:5 2800000:80", "300000:5 2800000:160") == ()
+    assert change("300000:5 1800000:0 2800000:80", "300000:5 1800000:30 2800000:130") == (
+        "the clock moved between 2800000 and 1800000 kHz",
+    )
+    # Neighbours of the main clock are no other speed.
+    assert change("2750000:0 2800000:0", "2750000:40 2800000:45") == ()
+    # The ramp at the beginning, and too few ticks.
+    assert change("1800000:0 2800000:0", "1800000:15 2800000:85") == ()
+    assert change("1800000:0 2800000:0", "1800000:9 2800000:10") == ()
+    for nonsense in (("", ""), ("a b", "1:x"), ("2800000:80",), ("5:9", "5:1")):
+        assert validity.clocks_of_runs(nonsense) == {}
+
+
 def test_delegates() -> None:
     gpu = Target("adb:1", "benchmark_model", "litert", 1, "gpu")
     assert validity.unused_delegate(measured()) == ""

@@ -125,6 +125,19 @@ def test_verify_compares_golden_answers_in_steps(linux_phone, path, here, heard)
     assert "it computes otherwise there" in result.golden.line
 
 
+def test_a_clock_that_moves_during_the_runs_voids_them(linux_phone, path, here, heard) -> None:
+    """The runner reads it itself, right before and right after its runs."""
+    file = '"$PHONE/sys/devices/system/cpu/cpu7/cpufreq/stats/time_in_state"'
+    step = f'printf "1800000 $((5*i))\\n2800000 $((9*i))\\n" > {file}.new; mv {file}.new {file}'
+    # As long as the runner, which gets the script's own number.
+    loop = f"(i=1; while kill -0 $$; do {step}; sleep 0.1; i=$((i+1)); done) >/dev/null 2>&1 &"
+    linux_phone.tool("taskset", f'#!/bin/sh\n{loop}\nshift; exec "$@"\n')
+    settings = {"device": "adb", "fixed_performance": False, "reporter": heard}
+    with pytest.raises(VoidError, match="the clock moved between 2800000 and 1800000 kHz"):
+        bench([path], seconds=1.0, **settings)
+    assert linux_phone.files() == []
+
+
 def test_a_timing_compares_the_delegate_with_the_cpu(linux_phone, path, here, heard) -> None:
     settings = {"device": "adb", "runs": 6, "fixed_performance": False, "reporter": heard}
     (fine,) = bench([path], **settings).measurements

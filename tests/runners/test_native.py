@@ -106,10 +106,16 @@ def test_a_gpu_runs_it_and_tells_what_it_leaves(
     path, answers = exported[recipe, "tflite"], {}
     for delegate in ("gpu", "none"):
         output = tmp_path / delegate
-        (ready, *_), status = talk(
-            *argv(path, delegate=delegate), "--max-runs", "2", "--output", str(output)
-        )
-        assert status == 0
+        # Its input stays open: its end would end it before its first run.
+        with subprocess.Popen(
+            [*argv(path, delegate=delegate), "--max-runs", "2", "--output", str(output)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout
+            ready, *_ = map(protocol.parse, process.stdout.read().splitlines())
+        assert process.returncode == 0
         assert isinstance(ready, protocol.Ready)
         assert ready.delegate == delegate
         (tensor,) = ready.outputs
@@ -123,6 +129,7 @@ def test_a_gpu_runs_it_and_tells_what_it_leaves(
             else:
                 assert ready.delegated_nodes == ready.total_nodes
                 assert ready.left_reasons == ()
+    assert np.any(answers["none"])
     apart = np.max(np.abs(answers["gpu"] - answers["none"]))
     assert apart < (1e-5 if recipe == "float32" else 2.5)
 
@@ -171,6 +178,19 @@ def test_a_cold_start_tells_its_steps_and_loads_the_model_once(emulator, exporte
         assert isinstance(times, protocol.Timed)
         assert len(times.samples_ns) == 1
         assert isinstance(end, protocol.Done)
+
+
+def test_it_reads_the_clocks_around_its_runs(emulator, exported, tmp_path) -> None:
+    clocks = tmp_path / "time_in_state"
+    clocks.write_text("300000 5\n2800000 80\n")
+    arguments = (*argv(exported["float32", "tflite"]), "--max-runs", "1", "--clocks")
+    *_, end = talk(*arguments, str(clocks))[0]
+    assert isinstance(end, protocol.Done)
+    assert end.clocks == ("300000:5 2800000:80 ",) * 2
+    # A machine that does not tell them.
+    *_, end = talk(*arguments, str(tmp_path / "absent"))[0]
+    assert isinstance(end, protocol.Done)
+    assert end.clocks == ()
 
 
 def test_the_end_of_its_input_ends_it(emulator, exported) -> None:

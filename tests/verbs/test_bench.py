@@ -132,7 +132,10 @@ def test_a_native_timing_compares_a_gpu_with_the_cpu(
     assert 0 < made.cpu_steps < 0.1
     names = {warning.name for warning in made.warnings}
     assert "software-gpu" in names
-    assert not names & {"differs-from-cpu", "same-as-cpu"}
+    assert not names & {"differs-from-cpu", "same-as-cpu", "partly-delegated"}
+    path = exported["int16x8_ptq", "tflite"]
+    (made,) = bench([path], runner="native", delegate="gpu", runs=6, reporter=heard).measurements
+    assert "on the CPU: CONV_2D (" in next(w.message for w in made.warnings if "partly" in w.name)
 
 
 def test_a_delegate_that_stays_out_is_warned_of(exported, here, heard) -> None:
