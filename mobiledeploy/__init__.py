@@ -111,6 +111,7 @@ if TYPE_CHECKING:
         LatencyComparison as LatencyComparison,
         LayerCount as LayerCount,
         LayerFigure as LayerFigure,
+        LeftOperator as LeftOperator,
         Mask as Mask,
         Measured as Measured,
         Measurement as Measurement,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import dataclasses
 import functools
 import gc
@@ -187,6 +188,20 @@ def emulator() -> Path:
         wanted.parent.parent.mkdir(parents=True, exist_ok=True)
         wanted.parent.symlink_to(EQUIPPED)
     return wanted
+
+
+# Chromium's GPU that is a program, and what finds it: Debian's chromium has it.
+SWIFTSHADER = Path("/usr/lib/chromium/vk_swiftshader_icd.json")
+
+
+@pytest.fixture
+def software_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The only GPU of the processes that the test starts."""
+    if not SWIFTSHADER.is_file():
+        pytest.skip(f"no {SWIFTSHADER} (apt install chromium)")
+    if ctypes.util.find_library("vulkan") is None:
+        pytest.skip("no libvulkan.so.1 (apt install libvulkan1)")
+    monkeypatch.setenv("VK_ICD_FILENAMES", str(SWIFTSHADER))
 
 
 # Where `mobiledeploy doctor --torch` puts what opens a .pt2.

@@ -139,6 +139,7 @@ UNITS = {
     "error": "grey levels",
     "error_as_wanted": "grey levels",
     "golden_steps": "quantization steps",
+    "cpu_steps": "quantization steps",
     "host_difference": "values, or steps of the code",
     "input_range": "pixel values",
     "instructions": "instructions",

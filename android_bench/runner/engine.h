@@ -33,7 +33,9 @@ typedef struct {
 typedef struct {
   const char *version;   // "" where the library does not tell
   const char *delegate;  // what runs the model now
-  int delegated_nodes;   // -1 where the library does not tell
+  // What of Ready says it: the number of nodes, and the fields behind it; "null" where the library
+  // does not tell.
+  const char *delegated;
   int total_nodes;
   // With --cold, how long the steps of opening it took; -1 for one that is a part of the next.
   int64_t library_ns, load_ns, prepare_ns;
@@ -79,9 +81,11 @@ noreturn void refuse(int exit_code, const char *hint, const char *format, ...)
 // The number of inputs or outputs; a refusal for none, or for more than there is room for.
 int end_count(size_t count, const char *what, const char *model);
 
-// What `work` answers, in a process of its own, so that memory and times of this one stay what they
-// are; -1 where it does not get that far: then this process says why.
-int apart(int (*work)(const Request *), const Request *request);
+// What `work` says on `events`, in a process of its own, so that memory and times of this one stay
+// what they are; NULL where it does not get to its end: then this process says why.
+const char *apart(void (*work)(const Request *), const Request *request);
+// Text as JSON on `events`.
+void say_text(const char *text);
 
 // The library, or a refusal.
 void *open_library(const char *path);

@@ -1,9 +1,13 @@
 // LiteRT's C API (libLiteRt.so of ai-edge-litert). No package ships its headers, so the part that is
 // used is declared here; the library is opened at run time.
+#define _GNU_SOURCE
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 #include "engine.h"
 
@@ -31,7 +35,21 @@ typedef struct {
   int source;
 } ProfileEvent;
 
-enum { CPU = 1, READ = 0, WRITE = 1 };
+typedef struct {
+  int tag;
+  struct {
+    int type;
+    union {
+      int64_t number;
+      const char *text;
+    };
+  } value;
+} EnvironmentOption;
+
+enum { CPU = 1, GPU = 2, READ = 0, WRITE = 1 };
+// An option of the environment: the folder of the library that drives a GPU. Its value is a string.
+enum { RUNTIME_LIBRARY_DIR = 22, STRING = 8 };
+static const char accelerator[] = "libLiteRtWebGpuAccelerator.so";
 // The type of the profiler's events for operators that no delegate took: its own it tells otherwise.
 enum { OPERATOR = 2 };
 
@@ -58,6 +76,7 @@ enum { OPERATOR = 2 };
   F(LockTensorBuffer, Handle, void **, int)                                           \
   F(UnlockTensorBuffer, Handle)                                                       \
   F(RunCompiledModel, Handle, size_t, size_t, Handle *, size_t, Handle *)             \
+  F(CompiledModelIsNonCpuFullyAccelerated, Handle, bool *)                            \
   F(CompiledModelGetProfiler, Handle, Handle *)                                       \
   F(StartProfiler, Handle)                                                            \
   F(GetNumProfilerEvents, Handle, int *)                                              \
@@ -74,6 +93,7 @@ static struct {
   Handle compiled, profiler, inputs[MAX_ENDS], outputs[MAX_ENDS];
   size_t input_count, output_count;
   size_t graph, nodes;  // the main graph's index, and how many operators it has
+  bool gpu;
   FILE *profile;
 } self;
 
@@ -126,11 +146,26 @@ static void add_options(Handle options, const char *kind, const char *text) {
   demand(AddOpaqueOptions(options, opaque), "take options for");
 }
 
+// An environment that loads the library beside the runtime's own that drives a GPU.
+static Status create_gpu_environment(const char *library, Handle *environment) {
+  char *folder = strdup(library), *path = NULL;
+  char *end = strrchr(folder, '/');
+  if (end) *end = 0;
+  if (asprintf(&path, "%s/%s", end ? folder : ".", accelerator) < 0) path = NULL;
+  if (!path || access(path, R_OK))
+    refuse(MISSING, "--delegate xnnpack; for a phone's GPU --runner benchmark_model",
+           "litert drives a GPU here with %s, which is not beside its library", accelerator);
+  free(path);
+  const EnvironmentOption option = {RUNTIME_LIBRARY_DIR, {STRING, {.text = end ? folder : "."}}};
+  return CreateEnvironment(1, &option, environment);
+}
+
 static void open_here(const Request *request, Opened *opened) {
   const char *delegate = request->delegate ? request->delegate : "xnnpack";
   const bool builtin = strcmp(delegate, "none") == 0;
-  if (!builtin && strcmp(delegate, "xnnpack") != 0)
-    refuse(USAGE, "there are xnnpack, none", "litert has no delegate '%s' here", delegate);
+  self.gpu = strcmp(delegate, "gpu") == 0;
+  if (!builtin && !self.gpu && strcmp(delegate, "xnnpack") != 0)
+    refuse(USAGE, "there are xnnpack, gpu, none", "litert has no delegate '%s' here", delegate);
   lap_ns();
   void *library = open_library(request->library);
 #define FIND(name, ...) *(void **)&name = find(library, "LiteRt" #name);
@@ -139,19 +174,25 @@ static void open_here(const Request *request, Opened *opened) {
   self.name = slash ? slash + 1 : request->model;
 
   Handle environment, model, options, signature;
-  demand(CreateEnvironment(0, NULL, &environment), "start for");
+  demand(self.gpu ? create_gpu_environment(request->library, &environment)
+                  : CreateEnvironment(0, NULL, &environment),
+         "start for");
   opened->library_ns = lap_ns();
   demand(CreateModelFromFile(environment, request->model, &model), "load");
   opened->load_ns = lap_ns();
   demand(CreateOptions(&options), "start for");
-  demand(SetOptionsHardwareAccelerators(options, CPU), "start for");
+  demand(SetOptionsHardwareAccelerators(options, self.gpu ? GPU | CPU : CPU), "start for");
   char text[64];
-  // Kernel mode 2 is the built-in kernels, optimized but for no delegate.
+  // Kernel mode 2 is the built-in kernels, optimized but for no delegate. They run what a GPU leaves.
   snprintf(text, sizeof text, "num_threads = %d\n%s", request->threads,
-           builtin ? "kernel_mode = 2\n" : "");
+           builtin || self.gpu ? "kernel_mode = 2\n" : "");
   add_options(options, "xnnpack", text);
   if (request->profile) add_options(options, "runtime_options_string", "enable_profiling = true\n");
-  demand(CreateCompiledModel(environment, model, options, &self.compiled), "load");
+  const Status compiled = CreateCompiledModel(environment, model, options, &self.compiled);
+  if (compiled && self.gpu)
+    refuse(DEVICE, "it needs a GPU with a Vulkan driver; else --delegate xnnpack",
+           "litert cannot load %s on a GPU here (status %d)", self.name, compiled);
+  demand(compiled, "load");
 
   demand(GetModelSignature(model, 0, &signature), "load");
   demand(GetNumSignatureInputs(signature, &self.input_count), "load");
@@ -181,7 +222,7 @@ static void open_here(const Request *request, Opened *opened) {
   demand(GetModelSubgraph(model, self.graph, &graph), "load");
   demand(GetNumSubgraphOps(graph, &self.nodes), "load");
   opened->total_nodes = (int)self.nodes;
-  opened->delegated_nodes = builtin ? 0 : -1;
+  opened->delegated = builtin ? "0" : "null";
   opened->version = "";
   opened->delegate = delegate;
   if (request->profile) {
@@ -204,6 +245,12 @@ static void invoke(void) {
   demand(RunCompiledModel(self.compiled, 0, self.input_count, self.inputs, self.output_count,
                           self.outputs),
          "run");
+  // A GPU may still compute. Its answer is there when it can be read.
+  void *place;
+  for (size_t i = 0; self.gpu && i < self.output_count; ++i) {
+    demand(LockTensorBuffer(self.outputs[i], &place, READ), "read an output of");
+    demand(UnlockTensorBuffer(self.outputs[i]), "read an output of");
+  }
 }
 
 static void fetch(int output, void *bytes, size_t size) {
@@ -222,36 +269,90 @@ static ProfileEvent *profiled(int *count) {
   return events;
 }
 
-// How many operators a delegate took: all but those that the profiler sees run one by one. No
-// function of the library tells, and the profiler slows the runs: hence a model of its own.
-static int delegated_nodes(const Request *plain) {
+// Which operators a delegate took: all but those that the profiler sees run one by one. No function
+// of the library tells, and the profiler slows the runs: hence a model of its own.
+static void say_profiled_nodes(const Request *plain) {
   Request request = *plain;
   Opened opened = {0};
   request.profile = "/dev/null";
   open_here(&request, &opened);
   for (int i = 0; i < opened.input_count; ++i) {
-    void *zeros = calloc(1, opened.inputs[i].bytes);
-    if (!zeros) return -1;
+    void *zeros = calloc(1, opened.inputs[i].bytes + 1);
+    if (!zeros) refuse(DEVICE, "", "out of memory");
     load(i, zeros, opened.inputs[i].bytes);
     free(zeros);
   }
   invoke();
   int count, left = 0;
-  const ProfileEvent *events = profiled(&count);
+  const ProfileEvent *profile = profiled(&count);
+  bool *alone = calloc(self.nodes + 1, sizeof *alone);
+  if (!alone) refuse(DEVICE, "", "out of memory");
   // A delegate's own nodes come after those of the graph.
   for (int i = 0; i < count; ++i)
-    left += events[i].type == OPERATOR && events[i].subgraph == self.graph &&
-            events[i].node < self.nodes;
-  return (int)self.nodes - left;
+    if (profile[i].type == OPERATOR && profile[i].subgraph == self.graph &&
+        profile[i].node < self.nodes)
+      alone[profile[i].node] = true;
+  for (size_t i = 0; i < self.nodes; ++i) left += alone[i];
+  fprintf(events, "%d,\"left_nodes\":[", (int)self.nodes - left);
+  const char *separator = "";
+  for (size_t i = 0; i < self.nodes; ++i) {
+    if (!alone[i]) continue;
+    fprintf(events, "%s%zu", separator, i);
+    separator = ",";
+  }
+  fputc(']', events);
+}
+
+// What a GPU took, by the engine's log: only the log tells why it leaves an operator and which GPU
+// it is, and there is no profiler for GPUs.
+static void say_gpu_nodes(const Request *request) {
+  const int log = memfd_create("log", 0);
+  Opened opened = {0};
+  if (log < 0 || dup2(log, 2) < 0) refuse(DEVICE, "", "no memory for a log");
+  open_here(request, &opened);
+  bool whole;
+  demand(CompiledModelIsNonCpuFullyAccelerated(self.compiled, &whole), "ask about");
+  const off_t size = lseek(log, 0, SEEK_END);
+  char *text = calloc(1, (size_t)size + 1);
+  if (!text || pread(log, text, (size_t)size, 0) != size) refuse(DEVICE, "", "no log");
+
+  char *adapter = strstr(text, "Selected adapter: ");
+  if (adapter) adapter = strchr(adapter, ':') + 2;
+  char *reason = strstr(text, "are not supported by GPU delegate"), *after = NULL;
+  int taken = whole ? (int)self.nodes : -1;
+  if (reason) {
+    reason += strcspn(reason, "\n");
+    after = strstr(reason, "perations will run on the");
+    while (after && after > reason && after[-1] != '\n') --after;
+    if (after && !whole && sscanf(after, "%d operations", &taken) != 1) taken = 0;
+  }
+  if (taken < 0) fputs("null", events);
+  else fprintf(events, "%d", taken);
+  fputs(",\"left_reasons\":[", events);
+  if (after) after[-1] = 0;
+  if (adapter) adapter[strcspn(adapter, "\n")] = 0;
+  const char *separator = "";
+  for (char *line = after ? strtok(reason, "\n") : NULL; line; line = strtok(NULL, "\n")) {
+    fputs(separator, events);
+    say_text(line);
+    separator = ",";
+  }
+  fputs("],\"adapter\":", events);
+  say_text(adapter ? adapter : "");
+}
+
+static void say_delegated(const Request *request) {
+  const bool gpu = request->delegate && strcmp(request->delegate, "gpu") == 0;
+  (gpu ? say_gpu_nodes : say_profiled_nodes)(request);
 }
 
 static void open_model(const Request *request, Opened *opened) {
   const bool builtin = request->delegate && strcmp(request->delegate, "none") == 0;
   // Not where instructions are counted: that would be a second program to count. With --cold it
   // would warm the caches.
-  const int taken = builtin || counted || cold ? -1 : apart(delegated_nodes, request);
+  const char *delegated = builtin || counted || cold ? NULL : apart(say_delegated, request);
   open_here(request, opened);
-  if (!builtin) opened->delegated_nodes = taken;
+  if (delegated) opened->delegated = delegated;
 }
 
 // The events of the last run, one a line: type, node, tag.

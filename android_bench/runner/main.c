@@ -25,7 +25,7 @@ static const Engine *const engines[] = {&litert, &onnxruntime};
 FILE *events;  // standard output, which the engine's chatter cannot reach
 bool cold;
 
-static void say_text(const char *text) {
+void say_text(const char *text) {
   fputc('"', events);
   for (const unsigned char *c = (const unsigned char *)text; *c; ++c) {
     if (*c == '"' || *c == '\\') fprintf(events, "\\%c", *c);
@@ -66,25 +66,28 @@ int end_count(size_t count, const char *what, const char *model) {
   return (int)count;
 }
 
-int apart(int (*work)(const Request *), const Request *request) {
-  int ends[2], answer;
-  if (pipe(ends)) return -1;
+const char *apart(void (*work)(const Request *), const Request *request) {
+  int ends[2], status;
+  if (pipe(ends)) return NULL;
   const pid_t parent = getpid(), child = fork();
   if (child == 0) {
     // It may not outlive this process, whose standard output it holds open.
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent) _exit(1);
     const int nowhere = open("/dev/null", O_WRONLY);
-    events = fdopen(dup(nowhere), "w");
     dup2(nowhere, 1);
     dup2(nowhere, 2);
-    answer = work(request);
-    _exit(write(ends[1], &answer, sizeof answer) != sizeof answer);
+    events = fdopen(ends[1], "w");
+    work(request);
+    _exit(fflush(events) != 0);
   }
   close(ends[1]);
-  if (child < 0 || read(ends[0], &answer, sizeof answer) != sizeof answer) answer = -1;
-  close(ends[0]);
-  if (child > 0) waitpid(child, NULL, 0);
-  return answer;
+  FILE *reader = fdopen(ends[0], "r");
+  char *text = NULL;
+  size_t size = 0;
+  const bool read = reader && getdelim(&text, &size, 0, reader) > 0;
+  if (reader) fclose(reader);
+  if (child < 0 || waitpid(child, &status, 0) != child || status || !read) return NULL;
+  return text;
 }
 
 void *open_library(const char *path) {
@@ -175,7 +178,7 @@ static void say_ready(const Engine *engine, const Opened *opened, int threads,
   say_tensors("inputs", opened->inputs, opened->input_count);
   say_tensors("outputs", opened->outputs, opened->output_count);
   fprintf(events, ",\"delegate\":\"%s\"", opened->delegate);
-  say_count("delegated_nodes", opened->delegated_nodes);
+  fprintf(events, ",\"delegated_nodes\":%s", opened->delegated);
   say_count("total_nodes", opened->total_nodes);
   fprintf(events, ",\"threads\":%d,\"cpu\":\"%s\"", threads, cpu);
   end_event();
@@ -213,6 +216,15 @@ static void *wait_for_end(void *unused) {
   }
   asked_to_stop = true;
   return unused;
+}
+
+// A file of the kernel: how long a core ran at each clock, in ticks. On one line, "KHZ:TICKS ...".
+static void read_clocks(const char *path, char *text, size_t size) {
+  FILE *file = path ? fopen(path, "r") : NULL;
+  const size_t length = file ? fread(text, 1, size - 1, file) : 0;
+  if (file) fclose(file);
+  text[length] = 0;
+  for (char *c = text; *c; ++c) *c = *c == ' ' ? ':' : *c == '\n' ? ' ' : *c;
 }
 
 static void bench(const Engine *engine, long max_runs) {
@@ -323,7 +335,8 @@ int main(int argc, char **argv) {
   if (!answers && (argc < 2 || strcmp(argv[1], "bench") != 0))
     refuse(USAGE, "the Python runner does the rest", "this runner can bench and answer only");
   Request request = {0};
-  const char *runtime = NULL, *sample = NULL, *output = NULL, *version = "";
+  const char *runtime = NULL, *sample = NULL, *output = NULL, *version = "", *clocks = NULL;
+  char before[4096] = "", after[4096] = "";
   long max_runs = -1, mask = 0;
   for (int i = 2; i < argc; ++i) {
     const char *option = argv[i];
@@ -347,6 +360,7 @@ int main(int argc, char **argv) {
     else if (strcmp(option, "--library-version") == 0) version = value;
     else if (strcmp(option, "--output") == 0) output = value;
     else if (strcmp(option, "--profile") == 0) request.profile = value;
+    else if (strcmp(option, "--clocks") == 0) clocks = value;
     else if (strcmp(option, "--cpus") == 0) mask = number(option, value, 1, 0x7fffffffffffffff);
     else refuse(USAGE, "", "this runner has no option %s", option);
   }
@@ -371,7 +385,9 @@ int main(int argc, char **argv) {
   if (answers) {
     answer(engine, &opened);
   } else {
+    read_clocks(clocks, before, sizeof before);
     bench(engine, max_runs);
+    read_clocks(clocks, after, sizeof after);
     // What a counter sees stays what is timed.
     if (sample && !counted) say_answer(engine, &opened, 0);
   }
@@ -379,6 +395,13 @@ int main(int argc, char **argv) {
   engine->close();
   begin_event("Done");
   fprintf(events, ",\"peak_rss_bytes\":%ld", peak_rss_bytes());
+  if (*before && *after) {
+    fputs(",\"clocks\":[", events);
+    say_text(before);
+    fputc(',', events);
+    say_text(after);
+    fputc(']', events);
+  }
   end_event();
   // Not exit(): the engines' own clean-up has nothing to do with what was asked.
   _exit(0);

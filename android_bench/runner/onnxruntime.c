@@ -165,7 +165,8 @@ static void open_model(const Request *request, Opened *opened) {
   opened->prepare_ns = lap_ns();
   opened->version = base->version();
   opened->delegate = "none";
-  opened->delegated_nodes = opened->total_nodes = -1;
+  opened->delegated = "null";
+  opened->total_nodes = -1;
 }
 
 static void load(int input, const void *bytes, size_t size) {

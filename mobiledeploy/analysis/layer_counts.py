@@ -20,6 +20,11 @@ MULTIPLICATIONS = ("sdot", "mmla", "fmla", "fmla16", "fmadd", "mla")
 
 # LiteRT's profile, tflite::Profiler::EventType.
 _DEFAULT, _OPERATOR, _DELEGATED = "1", "2", "8"
+# Operators that a runtime neither leaves out nor splits, by their names in files and kernels.
+_PRODUCTS = (
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"),
+    *("Convolution", "Fully Connected", "Deconvolution", "Batch Matrix Multiply"),
+)
 # The clock readings of ONNX Runtime before its first node and after its last one.
 _ORT_BEFORE, _ORT_AFTER = 4, 6
 
@@ -80,6 +85,40 @@ def of_litert(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
             at += 2
         previous = kind
     return tuple(layers) if at + wraps + 1 == len(readings) else ()
+
+
+def places(kernels: Sequence[str], ops: Sequence[str]) -> tuple[int | None, ...]:
+    """For each kernel that ran, in their order, the operator of the file that it is; None unknown.
+
+    A runtime leaves operators out (constants that it dequantizes while it loads), and makes two of
+    one (a mean and a reshape). Convolutions and matrix products stay what they are, so they are
+    matched first. What is between two of them is matched if it is as many, and else by name.
+    """
+    if len(kernels) == len(ops):
+        return tuple(range(len(ops)))
+    ours = [i for i, kernel in enumerate(kernels) if kernel.startswith(_PRODUCTS)]
+    theirs = [i for i, op in enumerate(ops) if op in _PRODUCTS]
+    found: list[int | None] = [None] * len(kernels)
+    if len(ours) != len(theirs):
+        return tuple(found)
+    for i, j in zip(ours, theirs, strict=True):
+        found[i] = j
+    ends = zip([-1, *ours], [*ours, len(kernels)], [-1, *theirs], [*theirs, len(ops)], strict=True)
+    for first, last, first_op, last_op in ends:
+        between = list(range(first_op + 1, last_op))
+        for i in range(first + 1, last):
+            named = [j for j in between if ops[j] == _word(kernels[i])]
+            if last - first == last_op - first_op:
+                found[i] = first_op + i - first
+            elif named:
+                found[i] = named[0]
+                between = [j for j in between if j > named[0]]
+    return tuple(found)
+
+
+def _word(kernel: str) -> str:
+    """'Mean (ND) Reduce2' -> 'MEAN'."""
+    return kernel.partition(",")[0].partition(" (")[0].upper().replace(" ", "_")
 
 
 def of_onnxruntime(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mobiledeploy.analysis import stats
-from mobiledeploy.core.types import Measured
+from mobiledeploy.core.types import LeftOperator, Measured
 
 RELATIVE_WIDTH = 0.05
 """If the median's 95 % interval is wider than this fraction, the median is uncertain."""
@@ -21,7 +21,13 @@ SLOWED = 0.05
 """The last quarter of the runs takes longer than the first by more than this fraction."""
 
 CLOCK_SHARE = 0.2
-"""The share of the runs at a second clock frequency that is too much."""
+"""The share of the runs at other clock frequencies that is too much."""
+
+NAMED = 3
+"""So many operators that were left to the CPU are named in a line; the record has all."""
+
+ACCELERATORS = ("gpu", "nnapi")
+"""Delegates that are machines of their own, beside the CPU."""
 
 # What a Raspberry Pi says of now in its lowest bits, and of all time since its start 16 bits up:
 # https://www.raspberrypi.com/documentation/computers/os.html#vcgencmd
@@ -34,6 +40,10 @@ _PI_FLAGS = {
 
 # time_in_state counts in units of USER_HZ: https://docs.kernel.org/cpu-freq/cpufreq-stats.html
 _TICK_NS = 10_000_000
+
+# The fact of the clocks that a runner read itself. With fewer ticks, a share is chance.
+_CLOCKS_OF_RUNS = "time_in_state_of_runs"
+_FEWEST_TICKS = 20
 
 # These must not change between the two readings.
 _UNTOUCHED = {
@@ -70,24 +80,56 @@ def state_disturbances(before: Mapping[str, str], after: Mapping[str, str]) -> t
     return (*_throttling(before, after), *_flags(before, after), *_changes(before, after))
 
 
-def unused_delegate(measurement: Measured) -> str:
+def unused_delegate(measurement: Measured, *, strict: bool = False) -> str:
     """What a delegate left to the CPU that should run the graph; "" if it ran the graph.
 
     Another attempt would give the same. XNNPACK may leave single operators to builtin kernels,
-    which the same core runs; a GPU that does so is not the requested machine.
+    which the same core runs; an accelerator that does so is not the requested machine. `strict`
+    takes the whole graph only.
     """
     delegated, total, name = (
         measurement.delegated_nodes,
         measurement.total_nodes,
         measurement.target.delegate,
     )
-    if name == "none" or delegated is None:
+    if name == "none":
         return ""
-    if delegated == 0:
-        return f"{name} took no operator of the graph"
-    if name == "gpu" and total is not None and delegated < total:
-        return f"gpu took {delegated} of {total} operators only"
-    return ""
+    if strict or (name in ACCELERATORS and delegated is not None and total is not None):
+        return not_whole(name, delegated, total, measurement.left_operators)
+    return f"{name} took no operator of the graph" if delegated == 0 else ""
+
+
+def not_whole(
+    delegate: str, taken: int | None, total: int | None, left: Sequence[LeftOperator]
+) -> str:
+    """Why it is not certain that a delegate took all operators of a graph; "" if it took them."""
+    if taken == 0:
+        return f"{delegate} took no operator of the graph{_named(left)}"
+    if taken is None or total is None:
+        return f"which operators {delegate} took is not known"
+    return f"{delegate} took {taken} of {total} operators only{_named(left)}" * (taken < total)
+
+
+def left_over(measurement: Measured) -> str:
+    """What a delegate took, and the operators that it left to the CPU."""
+    m = measurement
+    total = "" if m.total_nodes is None else f" of {m.total_nodes}"
+    return (
+        f"{m.target.delegate} took {m.delegated_nodes}{total} operators{_named(m.left_operators)}"
+    )
+
+
+def _named(left: Sequence[LeftOperator]) -> str:
+    """The operators with their layers, as the end of a sentence."""
+    texts = [_operator(one) for one in left[:NAMED]]
+    more = [f"{len(left) - NAMED} more"] if len(left) > NAMED else []
+    return f"; on the CPU: {', '.join(texts + more)}" if texts else ""
+
+
+def _operator(left: LeftOperator) -> str:
+    layers = " or ".join(left.layers[:NAMED]) + (" ..." if len(left.layers) > NAMED else "")
+    where = f" ({layers})" if layers else ""
+    return f"{left.op}{where}" + (f": {left.reason}" if left.reason else "")
 
 
 def cool(start: Mapping[str, str], now: Mapping[str, str]) -> bool:
@@ -141,11 +183,24 @@ def _changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
-    """The change between two clock frequencies of the fastest cores; "" if that is not certain.
+def clocks_of_runs(readings: Sequence[str]) -> dict[str, str]:
+    """The fact of how long the runs took at each clock, from a runner's readings around them.
 
-    More than the runs happened between the readings, possibly at any frequency.
+    {} without two readings.
     """
+    if len(readings) != 2:
+        return {}
+    start, end = map(_times, readings)
+    ticks = {khz: count - start.get(khz, 0) for khz, count in end.items()}
+    text = " ".join(f"{khz}:{count}" for khz, count in ticks.items() if count > 0)
+    return {_CLOCKS_OF_RUNS: text} if text else {}
+
+
+def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: int) -> str:
+    """The change between two clock frequencies of the fastest cores; "" if that is not certain."""
+    if _CLOCKS_OF_RUNS in after:
+        return _change_within(_times(after[_CLOCKS_OF_RUNS]))
+    # More than the runs happened between these readings, possibly at any frequency.
     start, end = (_times(facts.get("time_in_state", "")) for facts in (before, after))
     time_by_clock = {khz: (ticks - start.get(khz, 0)) * _TICK_NS for khz, ticks in end.items()}
     if not start or len(time_by_clock) < 2:
@@ -157,6 +212,20 @@ def _clock_change(before: Mapping[str, str], after: Mapping[str, str], runs_ns: 
     if time - besides <= CLOCK_SHARE * runs_ns:
         return ""
     return f"the clock moved between {first} and {second} kHz"
+
+
+def _change_within(ticks: Mapping[str, int]) -> str:
+    """The same, from the runs alone: clocks that are almost the main one are no change."""
+    total = sum(ticks.values())
+    if total < _FEWEST_TICKS:
+        return ""
+    main = max(ticks, key=ticks.__getitem__)
+    others = {
+        khz: count for khz, count in ticks.items() if abs(int(khz) / max(int(main), 1) - 1) > SLOWED
+    }
+    if sum(others.values()) <= CLOCK_SHARE * total:
+        return ""
+    return f"the clock moved between {main} and {max(others, key=others.__getitem__)} kHz"
 
 
 def _times(text: str) -> dict[str, int]:

@@ -218,6 +218,15 @@ def task_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def strict_option(function: F) -> F:
+    """The option `--strict`."""
+    return _settings.option(
+        "--strict",
+        is_flag=True,
+        help="End with exit code 4 if the delegate leaves an operator to the CPU.",
+    )(function)
+
+
 def device_options(function: F) -> F:
     """Where the files run for a prediction."""
     for option in (
@@ -226,7 +235,11 @@ def device_options(function: F) -> F:
             type=click.Path(dir_okay=False, path_type=Path),
             help="Record the session in FILE, for --device replay:FILE.",
         ),
-        _settings.option("--delegate", help="xnnpack or none; default: the first of the runtime."),
+        strict_option,
+        _settings.option(
+            "--delegate",
+            help="xnnpack, none, or gpu with the native runner; default: the first of the runtime.",
+        ),
         _settings.machine(
             "--device",
             default="host",

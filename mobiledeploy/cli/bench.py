@@ -49,6 +49,7 @@ def _to_devices(context: click.Context, parameter: click.Parameter, value: str |
 )
 @_settings.option("--runtime", help="Default: litert for TFLite, onnxruntime for ONNX.")
 @_settings.option("--delegate", help="xnnpack, gpu or none; default: the first of the runtime.")
+@_frame.strict_option
 @_settings.option(
     "--threads",
     type=click.IntRange(1, 64),
@@ -118,6 +119,7 @@ def command(
     runner: str | None,
     runtime: str | None,
     delegate: str | None,
+    strict: bool,
     threads: int | None,
     runs: int | None,
     cold: bool,
@@ -159,6 +161,7 @@ def command(
                 runner=runner,
                 runtime=runtime,
                 delegate=delegate,
+                strict=strict,
                 threads=threads or 1,
                 rounds=rounds or defaults.COMPARE_ROUNDS,
                 record=record,
@@ -169,6 +172,8 @@ def command(
     if rounds is not None:
         raise UsageError("--rounds is for --compare", "--runs N sets the number of runs")
     if cold:
+        if strict:
+            raise UsageError("--strict is for timings, not for --cold", "leave out one of them")
         if record is not None:
             raise UsageError("--record is for timings, not for --cold", "leave out one of them")
         with _frame.Terminal(quiet, verbose) as terminal:
@@ -194,6 +199,7 @@ def command(
             runner=runner,
             runtime=runtime,
             delegate=delegate,
+            strict=strict,
             threads=threads,
             runs=runs,
             fixed_performance=fixed_performance,

@@ -32,6 +32,7 @@ def command(
     pipeline: str | None,
     device: str,
     delegate: str | None,
+    strict: bool,
     record: Path | None,
     json: bool,
     quiet: bool,
@@ -50,6 +51,7 @@ def command(
             pipeline=pipeline,
             device=device,
             delegate=delegate,
+            strict=strict,
             record=record,
             reporter=terminal,
         )

@@ -495,11 +495,12 @@ class Runner(Protocol):
         """The runtimes that it drives, by name."""
         ...
 
-    def files(self, machine: str, runtime: str) -> Mapping[str, Path]:
+    def files(self, machine: str, runtime: str, delegate: str = "") -> Mapping[str, Path]:
         """The files that the runner needs on the device besides the model, by their role.
 
         `machine` is the device's (`facts()["machine"]`: x86_64, aarch64, android-aarch64).
-        MissingError if this computer does not have them.
+        MissingError if this computer does not have them, UsageError for a `delegate` that the
+        device cannot have.
         """
         ...
 

@@ -65,7 +65,12 @@ class Fed:
 
 @dataclass(frozen=True)
 class Ready:
-    """The model is loaded. Node counts are None where the engine does not tell them."""
+    """The model is loaded. Node counts are None where the engine does not tell them.
+
+    `left_nodes` are the operators that the delegate left to the CPU, by their place in the file;
+    None if they are not known. `left_reasons` is what the delegate said of them, `KIND: why` each.
+    `adapter` is the GPU in the engine's words, "" for none.
+    """
 
     protocol: int
     runtime: str
@@ -77,6 +82,9 @@ class Ready:
     total_nodes: int | None
     threads: int
     cpu: str
+    left_nodes: tuple[int, ...] | None = None
+    left_reasons: tuple[str, ...] = ()
+    adapter: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,9 +149,14 @@ class Counts:
 
 @dataclass(frozen=True)
 class Done:
-    """The last event of a runner, after it was asked to end."""
+    """The last event of a runner, after it was asked to end.
+
+    `clocks` is the file of `--clocks` right before and right after the runs, `KHZ:TICKS ...` each;
+    () without it.
+    """
 
     peak_rss_bytes: int
+    clocks: tuple[str, ...] = ()
 
 
 _FORMER_FIELDS = {"input": "inputs", "output": "outputs", "row": "rows"}

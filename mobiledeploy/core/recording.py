@@ -25,9 +25,11 @@ _MOST_ROUNDS = 100_000
 class BenchRequest:
     """The settings of a timing: all that it depends on besides its device.
 
-    `rounds` is for a comparison (`bench --compare`), `energy` for `bench --energy`.
-    `command` says what was recorded: `bench`, or a command that predicts, of which `runs`,
-    `seconds` and `fixed_performance` mean nothing.
+    `rounds` is for a comparison (`bench --compare`), `energy` for `bench --energy`. `strict` takes
+    no figure of a delegate that left an operator to the CPU. `against_cpu` also runs without the
+    delegate, once, to compare the answers; recordings of earlier versions do not. `command` says
+    what was recorded: `bench`, or a command that predicts, of which `runs`, `seconds` and
+    `fixed_performance` mean nothing.
     """
 
     device: str
@@ -41,6 +43,8 @@ class BenchRequest:
     rounds: int | None = None
     command: str = "bench"
     energy: bool = False
+    strict: bool = False
+    against_cpu: bool = False
 
 
 @dataclass(frozen=True)

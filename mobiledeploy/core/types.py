@@ -1177,13 +1177,29 @@ class EnergyFigure(Record):
 
 
 @dataclass(frozen=True)
+class LeftOperator(Record):
+    """An operator that a delegate left to the CPU, and so a reason for a split graph.
+
+    `op` is its kind, `layers` its layer's name: several if only the kind is known, of which it is
+    one or more. `reason` is what the delegate said, "" for nothing.
+    """
+
+    op: str
+    layers: tuple[str, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Measured(Record):
     """Time on a real machine by a clock: raw samples, with warm-ups and the machine's facts.
 
     `median_ns` and its 95 % interval are of `samples_ns`. `golden_steps` is how far the answer of
     the last run is from that of the export for the same image, in quantization steps (a 255th of
-    the range of a float answer); None if they were not compared. `energy` is None unless it was
-    asked for.
+    the range of a float answer); None if they were not compared. `cpu_steps` is how far it is from
+    that of the built-in kernels of the same runtime on the same machine, 0 if bit for bit the same;
+    None without a delegate, or if they were not compared. `left_operators` are those that the
+    delegate left to the CPU, as far as the runner tells them. `energy` is None unless it was asked
+    for.
     """
 
     artifact_sha256: str
@@ -1201,6 +1217,8 @@ class Measured(Record):
     warnings: tuple[NamedWarning, ...] = ()
     golden_steps: float | None = None
     energy: EnergyFigure | None = None
+    cpu_steps: float | None = None
+    left_operators: tuple[LeftOperator, ...] = ()
     kind: Literal["measured"] = "measured"
 
 
@@ -1425,12 +1443,13 @@ class NativeLibrary(Record):
     `pattern` is where the runtime's package has it, as for `glob`. `layers` reads the engine's
     profile of one inference, and what was counted at each reading of the clock, into operators
     (`analysis.layer_counts`); `by_layer` says whether their counts are the operators' own, without
-    the profiler's work.
+    the profiler's work. `gpu` is the library with which it drives a GPU, "" if it has none.
     """
 
     pattern: str
     layers: Callable[[str, Sequence[Mapping[str, int]]], Sequence[Any]]
     by_layer: bool
+    gpu: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ RUNNER = "native"
 REMOTE = True
 
 FOLDER = "/data/local/tmp/mobiledeploy"
+# How long a phone may take for its model: it is asked on the side.
+_MODEL_SECONDS = 5.0
 _FIXED_MODE = "cmd power set-fixed-performance-mode-enabled"
 
 _FIXES = {
@@ -51,7 +53,7 @@ def available() -> tuple[DeviceInfo, ...]:
         DeviceInfo(
             f"adb:{phone.serial}",
             KIND,
-            f"{phone.model or 'a phone'}, through adb",
+            f"{_model(phone) or 'a phone'}, through adb",
             "" if phone.state == "device" else f"{phone.state}: {_fix(phone.state)}",
         )
         for phone in phones
@@ -218,6 +220,21 @@ def _phones() -> list[_android.ListedPhone]:
         lines = output.err.strip().splitlines() or ["adb devices failed"]
         raise DeviceError(f"adb cannot start its server: {lines[-1]}", "adb kill-server")
     return _android.parse_devices(output.out)
+
+
+def _model(phone: _android.ListedPhone) -> str:
+    """The model of a phone, also if its adbd's banner lacks it; "" if it cannot be asked."""
+    if phone.model or phone.state != "device":
+        return phone.model
+    try:
+        output = _run(
+            (*_command(phone.serial), "shell", "getprop ro.product.model"),
+            f"phone {phone.serial}",
+            _MODEL_SECONDS,
+        )
+    except DeviceError:
+        return ""
+    return "" if output.status else " ".join(output.out.split())
 
 
 def _choose(serial_: str) -> str:

@@ -23,8 +23,12 @@ from mobiledeploy.core.types import Failure, Target
 DELEGATES = {
     "xnnpack": ("--use_xnnpack=true",),
     "gpu": ("--use_gpu=true", "--use_xnnpack=false"),
+    "nnapi": ("--use_nnapi=true", "--use_xnnpack=false"),
     "none": ("--use_xnnpack=false",),
 }
+
+# Delegates that say so if they take something.
+_ACCELERATORS = ("gpu", "nnapi")
 
 # One start is long enough for a median, and short enough that a timing has several.
 _START = (
@@ -50,7 +54,7 @@ def runtimes() -> tuple[str, ...]:
     return ("litert",)
 
 
-def files(machine: str, runtime: str) -> Mapping[str, Path]:
+def files(machine: str, runtime: str, delegate: str = "") -> Mapping[str, Path]:
     """The program; MissingError if none is set."""
     return {"program": _program()}
 
@@ -178,6 +182,7 @@ class _TranslatedProcess:
             total_nodes=total,
             threads=self._target.threads,
             cpu="",
+            left_reasons=tuple(self._output.reasons),
         )
 
 
@@ -189,16 +194,20 @@ class _ParsedOutput:
         self.has_median = False
         self.peak_bytes = 0
         self.program = ""
+        self.reasons: list[str] = []
+        self._in_reasons = False
         self._delegated: dict[str, tuple[int, int | None]] = {}
         self._is_unused = False
 
     def read(self, text: str) -> None:
         """One line, without its prefix."""
+        self._read_reason(text)
         # Old builds do not print the total.
         if match := re.match(
             r"Replacing (\d{1,9})(?: out of (\d{1,9}))? node\(s\) with delegate \((\w+)\)", text
         ):
-            name = "gpu" if "gpu" in match[3].lower() else "xnnpack"
+            delegate = match[3].lower()
+            name = next((n for n in _ACCELERATORS if n in delegate), "xnnpack")
             delegated_nodes, total = self._delegated.get(name, (0, 0))
             more = None if match[2] is None or total is None else total + int(match[2])
             self._delegated[name] = (delegated_nodes + int(match[1]), more)
@@ -222,7 +231,17 @@ class _ParsedOutput:
             return self._delegated[delegate]
         # A requested delegate that replaced nothing was not used; builds that apply XNNPACK before
         # they can log print nothing about it.
-        return (0 if self._is_unused or delegate == "gpu" else None), None
+        return (0 if self._is_unused or delegate in _ACCELERATORS else None), None
+
+    def _read_reason(self, text: str) -> None:
+        """A line of the GPU delegate's list of operators that it leaves out: `KIND: why`."""
+        # Old builds say "Next operations are not supported".
+        if "operations are not supported by GPU delegate" in text:
+            self._in_reasons = True
+        elif "operations will run on the" in text.lower():
+            self._in_reasons = False
+        elif self._in_reasons and text and text not in self.reasons:
+            self.reasons.append(text)
 
     def _statistics(self, any_: bool, rest: str) -> None:
         # The first such line is the warm-up, the last is the run; a single run has "curr=12(all

@@ -25,6 +25,8 @@ C_LIBRARIES = (
     "libstdc++.so.6",
 )
 _LIBRARIES = "lib/aarch64-linux-gnu"
+CLOCKS = "--clocks"
+"""Its option for the kernel's file of how long a core ran at each clock (PROTOCOL.md)."""
 
 
 def runtimes() -> tuple[str, ...]:
@@ -32,11 +34,15 @@ def runtimes() -> tuple[str, ...]:
     return tuple(name for name, runtime in plugins.RUNTIMES.each() if runtime.NATIVE)
 
 
-def files(machine: str, runtime: str) -> Mapping[str, Path]:
+def files(machine: str, runtime: str, delegate: str = "") -> Mapping[str, Path]:
     """The program and the runtime's library for x86_64 or aarch64.
 
     Android has another C library than these programs need, and other systems may have an older one
     or none: for `android-aarch64` and `bare-aarch64`, theirs and its loader are included.
+
+    Raises:
+        MissingError: no runner is for this machine, or the parts are not installed.
+        UsageError: no library drives this machine's GPU.
     """
     system, _, cpu = machine.rpartition("-")
     if cpu not in (("aarch64",) if system else ("aarch64", "x86_64")):
@@ -45,6 +51,8 @@ def files(machine: str, runtime: str) -> Mapping[str, Path]:
             "--runner benchmark_model, with Google's build for it",
         )
     files = {"runner": native.runner(cpu), "library": native.library(cpu, *_library(runtime))}
+    if delegate == "gpu":
+        files["gpu"] = _gpu_library(cpu, system, runtime)
     if system:
         root = native.sysroot()
         for name in (LOADER, *C_LIBRARIES):
@@ -53,6 +61,18 @@ def files(machine: str, runtime: str) -> Mapping[str, Path]:
             )
             files[name] = next(path for path in candidates if path.exists())
     return files
+
+
+def _gpu_library(cpu: str, system: str, runtime: str) -> Path:
+    engine = plugins.RUNTIMES.load(runtime)
+    library = engine.NATIVE.gpu if engine.NATIVE else ""
+    # The package is one of glibc's. Android's drivers of GPUs are of Android's own C library.
+    if not library or system == "android":
+        raise UsageError(
+            f"{runtime} has no library for the GPU of {'Android' if library else 'any device'}",
+            "--runner benchmark_model, which has LiteRT's GPU delegate for Android",
+        )
+    return native.library(cpu, engine.PACKAGE, library)
 
 
 def bench(

@@ -58,7 +58,7 @@ def runtimes() -> tuple[str, ...]:
     return plugins.RUNTIMES.names()
 
 
-def files(machine: str, runtime: str) -> Mapping[str, Path]:
+def files(machine: str, runtime: str, delegate: str = "") -> Mapping[str, Path]:
     """No files: it runs where it is installed."""
     return {}
 
@@ -150,6 +150,8 @@ def _open(arguments: argparse.Namespace) -> tuple[Engine, Ready, Loaded]:
         total_nodes=engine.total_nodes,
         threads=arguments.threads,
         cpu=platform.machine(),
+        # Engines of other packages may not tell.
+        left_nodes=getattr(engine, "left_nodes", None),
     )
     return engine, ready, loaded
 

@@ -25,6 +25,7 @@ class InterpreterEngine:
 
     delegated_nodes: int | None
     total_nodes: int | None
+    left_nodes: tuple[int, ...]
     opening_ns: tuple[int | None, int]
 
     def __init__(
@@ -32,7 +33,8 @@ class InterpreterEngine:
     ) -> None:
         if delegate not in _DELEGATES:
             raise UsageError(
-                f"{runtime} has no delegate {delegate!r}", f"there are {', '.join(_DELEGATES)}"
+                f"{runtime} has no delegate {delegate!r}",
+                f"there are {', '.join(_DELEGATES)}; for a GPU bench --runner native",
             )
         if path.suffix != ".tflite":
             raise UsageError(f"{runtime} runs .tflite files, not {path.name}")
@@ -59,7 +61,8 @@ class InterpreterEngine:
         self.inputs = tuple(self._tensor(detail, "input") for detail in inputs)
         self.outputs = tuple(self._tensor(detail, "output") for detail in outputs)
         self.delegate = delegate
-        self.delegated_nodes, self.total_nodes = _count(self._interpreter._get_ops_details())
+        self.left_nodes, total = _left(self._interpreter._get_ops_details())
+        self.delegated_nodes, self.total_nodes = total - len(self.left_nodes), total
 
     def load(self, tensors: Sequence[Array]) -> None:
         """Sets the raw inputs; InputError if a shape or dtype is not that of `inputs`."""
@@ -135,8 +138,8 @@ def _need_as_many(tensors: Sequence[Array], inputs: Sequence[int], name: str) ->
         raise InputError(f"{name} takes {len(inputs)} tensors, not {len(tensors)}")
 
 
-def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """(number of delegated operators, number of operators).
+def _left(operators: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, ...], int]:
+    """(the operators that no delegate took, by their place; number of operators).
 
     The list holds the model's own operators, including delegated ones, and one DELEGATE for each
     delegated part, which covers all operators between its inputs and outputs.
@@ -156,7 +159,7 @@ def _count(operators: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
                 continue
             delegated.add(index)
             waiting += [int(t) for t in operators_[index]["inputs"] if t >= 0]
-    return len(delegated), len(operators_)
+    return tuple(i for i in range(len(operators_)) if i not in delegated), len(operators_)
 
 
 @contextmanager

@@ -18,7 +18,10 @@ PACKAGE = "ai-edge-litert"
 PREFERRED = True
 PUBLISHED_AS: tuple[str, ...] = ("tflite", "xnnpack", "litert")
 NATIVE: NativeLibrary | None = NativeLibrary(
-    "ai_edge_litert/libLiteRt.so", layer_counts.of_litert, by_layer=True
+    "ai_edge_litert/libLiteRt.so",
+    layer_counts.of_litert,
+    by_layer=True,
+    gpu="ai_edge_litert/libLiteRtWebGpuAccelerator.so",
 )
 
 

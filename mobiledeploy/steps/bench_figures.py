@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mobiledeploy.analysis import stats
+from mobiledeploy.analysis import stats, validity
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.display import Record, Table
@@ -15,7 +15,7 @@ from mobiledeploy.core.errors import DeviceError, UsageError
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.recording import BenchRequest
 from mobiledeploy.core.types import Failed, Measured, Measurement
-from mobiledeploy.steps import arguments, bench_tables, count, estimate, phones, resolve
+from mobiledeploy.steps import arguments, bench_tables, count, delegates, estimate, phones, resolve
 from mobiledeploy.steps import energy as energies
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.timings import MOST_RUNS, SECONDS, Timing, open_session
@@ -52,6 +52,7 @@ def time_artifacts(
     runtime: str | None = None,
     threads: int = 1,
     delegate: str | None = None,
+    strict: bool = False,
     runs: int | None = None,
     seconds: float = SECONDS,
     fixed_performance: bool = True,
@@ -78,16 +79,21 @@ def time_artifacts(
             seconds=seconds,
             fixed_performance=fixed_performance,
             energy=energy,
+            strict=strict,
+            against_cpu=True,
         ),
     )
     if request.energy:
         energies.need_device(place, request.runner)
+    if request.strict and place.counts_instructions:
+        raise UsageError("--strict is for timings; here instructions are counted", "leave it out")
     timings = []
     for path in dict.fromkeys(paths):
         with failures.of(path):
-            timings.append(
-                Timing(path, artifacts.load(path), request, place.is_recording, reporter)
-            )
+            timing = Timing(path, artifacts.load(path), request, place.is_recording, reporter)
+            if request.strict:
+                delegates.need_one(timing.target.delegate, path.name)
+            timings.append(timing)
     figures: dict[Path, Measurement] = {}
     if not timings:
         return figures
@@ -106,8 +112,13 @@ def time_artifacts(
                     if place.counts_instructions
                     else guard.measure(timing.path.name, partial(timing.measure, session))
                 )
-                if source is not None and isinstance(figure, Measured):
-                    figure = replace(figure, energy=energies.measure(session, timing, source))
+                if isinstance(figure, Measured):
+                    if delegates.is_split(figure):
+                        reporter.say(f"{timing.path.name}: {validity.left_over(figure)}")
+                    if request.against_cpu:
+                        figure = timing.compare_with_cpu(session, figure)
+                    if source is not None:
+                        figure = replace(figure, energy=energies.measure(session, timing, source))
                 store.add_artifact(timing.artifact)
                 store.add_measurement(figure, place.recorded_at)
                 figures[timing.path] = figure

@@ -93,7 +93,7 @@ class ColdTiming:
             raise UsageError(
                 f"the runner {target.runner} does not tell how a model is loaded", "--runner native"
             )
-        parts = driver.files(session.facts().get("machine", ""), target.runtime)
+        parts = driver.files(session.facts().get("machine", ""), target.runtime, target.delegate)
         files = {role: session.push(file) for role, file in parts.items()}
         starts: list[_Start] = []
         with artifacts.scratch() as folder:

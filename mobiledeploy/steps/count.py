@@ -55,6 +55,8 @@ def count(
     """
     if target.threads != 1:
         raise UsageError("instructions are counted for one thread only", "leave out --threads")
+    if target.delegate == "gpu":
+        raise UsageError("an emulated core has no delegate 'gpu'", "there are xnnpack, none")
     if target.runner != "native":
         raise UsageError(f"the runner {target.runner} cannot be emulated", "leave out --runner")
     with artifacts.scratch() as folder:
@@ -95,7 +97,7 @@ class _CountJob:
     ) -> _Run:
         """A process of `RUNS` inferences of the artifact's golden image."""
         driver = RUNNERS.load(self.target.runner)
-        parts = driver.files(session.facts()["machine"], self.target.runtime)
+        parts = driver.files(session.facts()["machine"], self.target.runtime, self.target.delegate)
         files = {role: session.push(file) for role, file in parts.items()}
         sample = golden_inputs.sample(self.path, self.artifact, self.folder)
         remote = None if sample is None else session.push(sample)
@@ -199,7 +201,7 @@ def _library(runtime: str) -> NativeLibrary:
 
 
 def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
-    """The counts of each operator, by the file's own names if the runtime ran them one to one."""
+    """The counts of each operator, by the file's own name where it is known which one it is."""
     if not profiled.inferences:
         return ()
     # Only the readings of the runtime, not the marks at both ends.
@@ -208,15 +210,15 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
-    one_to_one = len(layers) == len(executed)
+    found = layer_counts.places([one.kernel for one in executed], [layer.op for layer in layers])
     return tuple(
         LayerCount(
-            name=layers[i].name if one_to_one else one.name or f"{_plain(one)} {i}",
-            op=layers[i].op if one_to_one else _plain(one),
+            name=one.name or f"{_plain(one)} {i}" if place is None else layers[place].name,
+            op=_plain(one) if place is None else layers[place].op,
             instructions=layer_counts.instructions(one.counts),
             kernel=one.kernel,
         )
-        for i, one in enumerate(executed)
+        for i, (one, place) in enumerate(zip(executed, found, strict=True))
     )
 
 

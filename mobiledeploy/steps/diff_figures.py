@@ -45,6 +45,7 @@ _OF_THE_MOMENT = frozenset(
         "temperature_millicelsius",
         "temperatures_millicelsius",
         "time_in_state",
+        "time_in_state_of_runs",
     )
 )
 

@@ -261,7 +261,8 @@ def _wheel(package: str, machine: str, folder: Path) -> Path:
 
 def _unpack_library(wheel: Path, destination: Path) -> None:
     """Unpacks the runtime's shared library from a wheel."""
-    patterns = [r.NATIVE.pattern for _, r in RUNTIMES.each() if r.NATIVE]
+    libraries = [r.NATIVE for _, r in RUNTIMES.each() if r.NATIVE]
+    patterns = [name for one in libraries for name in (one.pattern, one.gpu) if name]
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):

@@ -59,7 +59,10 @@ class Guard:
     def measure(self, name: str, measure: Measure) -> Measured:
         """A valid measurement by `measure`; VoidError if no try was valid."""
         if not resolve.is_remote(self._request.device):
-            return measure()
+            measured = measure()
+            if self._request.strict:
+                _need_delegate(measured, name, strict=True)
+            return measured
         if self._clocks is None and self._request.fixed_performance:
             self._clocks = hold_clocks(
                 self._session, partial(measure, seconds=_SHORT_SECONDS), self._reporter
@@ -70,6 +73,7 @@ class Guard:
             name,
             self._reporter,
             fixed_runs=self._request.runs is not None,
+            strict=self._request.strict,
             sleep=self._sleep,
         )
         facts = {**measured.facts_before, "fixed_performance": self._clocks or "not tried"}
@@ -83,6 +87,7 @@ def valid(
     reporter: Reporter,
     *,
     fixed_runs: bool,
+    strict: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Measured:
     """The first valid measurement of TRIES, with cool-downs between them.
@@ -92,11 +97,7 @@ def valid(
     """
 
     def reasons(measured: Measured) -> Sequence[str]:
-        if reason := validity.unused_delegate(measured):
-            raise VoidError(
-                f"void: {name}: {reason}",
-                "the figure would be another's: choose another --delegate, or none",
-            )
+        _need_delegate(measured, name, strict=strict)
         return validity.disturbances(measured, fixed_runs=fixed_runs)
 
     return undisturbed(measure, reasons, session, name, reporter, sleep=sleep)
@@ -155,6 +156,14 @@ def hold_clocks(session: Session, block: Callable[[], Measured], reporter: Repor
     )
     reporter.say(f"fixed-performance mode {effect}")
     return effect
+
+
+def _need_delegate(measured: Measured, name: str, *, strict: bool) -> None:
+    if reason := validity.unused_delegate(measured, strict=strict):
+        raise VoidError(
+            f"void: {name}: {reason}",
+            "the figure would be another's: choose another --delegate, or none",
+        )
 
 
 def _no_sleep(seconds: float) -> None:

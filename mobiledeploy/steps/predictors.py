@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -13,7 +14,7 @@ from mobiledeploy.core.errors import DeployError, DeviceError, InputError, Usage
 from mobiledeploy.core.plugins import DEVICES, RUNNERS, RUNTIMES
 from mobiledeploy.core.ports import SILENT, Reporter, Session
 from mobiledeploy.core.types import Artifact, Target
-from mobiledeploy.steps import arguments, instruction_sets, resolve, runtimes
+from mobiledeploy.steps import arguments, delegates, instruction_sets, resolve, runtimes
 from mobiledeploy.steps.runner_pool import RunnerPool
 
 HOST = "host"
@@ -28,6 +29,7 @@ class PredictionOptions:
 
     `threads` is how many runners work at once, with one thread each: None for one per core of this
     computer, and one on a phone or board. `record` is a file for the recording of the session.
+    `strict`: the delegate must take all operators.
     """
 
     device: str = HOST
@@ -35,6 +37,7 @@ class PredictionOptions:
     delegate: str | None = None
     threads: int | None = None
     record: Path | None = None
+    strict: bool = False
 
 
 def _place(device: str) -> resolve.ResolvedDevice:
@@ -106,7 +109,7 @@ class Predictor:
                     f"{place.file} is a recording of {then.command}, not of {self._command}",
                     f"mobiledeploy {then.command} --device {place.name}",
                 )
-            return then
+            return replace(then, strict=then.strict or options.strict)
         one_runner = place.phone or options.record is not None
         return recording.BenchRequest(
             device=place.name,
@@ -118,6 +121,7 @@ class Predictor:
             seconds=1.0,
             fixed_performance=False,
             command=self._command,
+            strict=options.strict,
         )
 
     @property
@@ -175,7 +179,11 @@ class Predictor:
         )
 
     def pool(self, path: Path, target: Target, work: protocol.Work, count: int = 1) -> RunnerPool:
-        """Runners that answer for `count` samples."""
+        """Runners that answer for `count` samples.
+
+        Their answers raise VoidError if `strict` was asked for, and the delegate left an operator
+        to the CPU.
+        """
         return RunnerPool(
             self.session,
             path,
@@ -184,6 +192,7 @@ class Predictor:
             min(self._request.threads, count),
             is_recording=self._place.is_recording,
             patience_s=PHONE_PATIENCE_S if self._place.phone else None,
+            on_ready=partial(delegates.need_whole, path) if self._request.strict else None,
         )
 
     def isa(self, ready: protocol.Ready) -> str:

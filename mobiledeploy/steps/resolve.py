@@ -110,7 +110,7 @@ def bench_request(
             raise refusal from error
         if then.runs is not None and then.runs < stats.FEWEST:
             raise refusal
-        return then
+        return replace(then, strict=then.strict or settings.strict)
     name = place.runner(settings.runner or None)
     runtimes = RUNNERS.load(name).runtimes()
     if settings.runtime not in (None, *runtimes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,7 @@ class RunnerPool:
         *,
         is_recording: bool = False,
         patience_s: float | None = None,
+        on_ready: Callable[[protocol.Ready], None] | None = None,
     ) -> None:
         self.ready: protocol.Ready
         self.workers = workers
@@ -78,13 +79,18 @@ class RunnerPool:
         self._model = path.name
         facts = session.facts()
         # A recording that is played back needs no runner, so its files may be missing.
-        parts = {} if is_recording else driver.files(facts.get("machine", ""), target.runtime)
+        parts = (
+            {}
+            if is_recording
+            else driver.files(facts.get("machine", ""), target.runtime, target.delegate)
+        )
         files = {role: session.push(file) for role, file in parts.items()}
         model = session.push(path)
         argv = () if is_recording else driver.predict(model, target, files)
         self._argv = cores.placed(argv, facts, workers)
         self._work = work
         self._listener = protocol.Listener(path.name, patience_s or PATIENCE_S)
+        self._on_ready = on_ready
         self._start = self._end = 0.0
 
     def seconds(self) -> float:
@@ -115,6 +121,8 @@ class RunnerPool:
             if not isinstance(event, protocol.Ready):
                 raise DeviceError(f"the runner said {type(event).__name__} before it was ready")
             self.ready = event
+            if self._on_ready:
+                self._on_ready(event)
         self._start = self._end = self._session.clock()
 
     def _share(

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mobiledeploy.analysis import cores, latency, stats
-from mobiledeploy.core import artifacts, protocol, recording, records
+from mobiledeploy.analysis import cores, latency, stats, validity
+from mobiledeploy.core import arrays, artifacts, protocol, recording, records
 from mobiledeploy.core.errors import DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.ports import Process, Reporter, Session
+from mobiledeploy.core.ports import Process, Reporter, Runner, Session
 from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
-from mobiledeploy.steps import golden, golden_inputs, resolve, runtimes
+from mobiledeploy.steps import cpu_answers, delegates, golden, golden_inputs, resolve, runtimes
 
 SECONDS = 5.0
 """The longest timing of one artifact, unless the number of runs is fixed."""
@@ -94,6 +94,16 @@ def busy(before: Mapping[str, str], after: Mapping[str, str], own: float, wall: 
     return max(seconds_of("busy_cpu_s") - own, seconds_of("stolen_cpu_s")) > BUSY * wall
 
 
+def _clocks_of(driver: Runner, facts: Mapping[str, str], threads: int) -> tuple[str, ...]:
+    """The option for the clocks of the cores of a timing, if the runner and the machine have it."""
+    # Only the native runner can: others run on this host, or are not ours.
+    option: str | None = getattr(driver, "CLOCKS", None)
+    biggest = cores.biggest(cores.capacities(facts.get("core_capacity", "")), threads)
+    if option is None or not biggest or "time_in_state" not in facts:
+        return ()
+    return option, f"/sys/devices/system/cpu/cpu{biggest[0]}/cpufreq/stats/time_in_state"
+
+
 @dataclass
 class Timing:
     """The timing of one artifact, which can be repeated."""
@@ -120,6 +130,7 @@ class Timing:
         self._runs, self._seconds = request.runs, request.seconds
         self._clock: Callable[[], float] = time.monotonic
         self._files: dict[str, str] | None = None
+        self._ready: protocol.Ready | None = None
         self._answer: protocol.RawAnswer | None = None
 
     def measure(self, session: Session, *, seconds: float | None = None) -> Measured:
@@ -131,11 +142,49 @@ class Timing:
         self._seconds = seconds or self.request.seconds
         self._clock, self.samples_ns, self.warnings = session.clock, [], []
         self._answer = None
-        target, driver = self.target, RUNNERS.load(self.target.runner)
+        with self._running(session, self.target) as (process, before, start):
+            try:
+                self._ready, end = self._listen(process)
+            finally:
+                process.kill()
+            wall, after = self._clock() - start, session.facts()
+        return self._measured(self.target, self._ready, end, before, after, wall)
+
+    def compare_with_cpu(self, session: Session, measured: Measured) -> Measured:
+        """The figure, with the distance of its answer from that of the built-in kernels.
+
+        They run once, in a process of their own. The figure itself if there is no delegate, or no
+        answer to compare.
+        """
+        ready, answer = self._ready, self._answer
+        if answer is None or ready is None or ready.delegate == "none":
+            return measured
+        target = replace(self.target, delegate="none")
+        with self._running(session, target, "--max-runs", "1") as (process, _, _):
+            try:
+                cpu = self._only_answer(process)
+            finally:
+                process.kill()
+        own, others = (
+            arrays.raw(protocol.raw_outputs(event), ready.outputs) for event in (answer, cpu)
+        )
+        steps = cpu_answers.steps_apart(own, others)
+        if warning := cpu_answers.warning(measured, steps, own):
+            self._warn(warning.name, warning.message, warning.advice)
+        return replace(measured, cpu_steps=steps, warnings=tuple(self.warnings))
+
+    @contextmanager
+    def _running(
+        self, session: Session, target: Target, *options: str
+    ) -> Iterator[tuple[Process, Mapping[str, str], float]]:
+        """The runner on the artifact, the machine's facts before it, and the time of its start."""
+        driver = RUNNERS.load(target.runner)
         if self._files is None:
             machine = session.facts().get("machine", "")
             # A recording that is played back needs no runner, so its files may be missing.
-            parts = {} if self.is_recording else driver.files(machine, target.runtime)
+            parts = (
+                {} if self.is_recording else driver.files(machine, target.runtime, target.delegate)
+            )
             self._files = {role: session.push(file) for role, file in parts.items()}
         with artifacts.scratch() as folder:
             model = session.push(self.path)
@@ -143,13 +192,23 @@ class Timing:
             remote = None if sample is None else session.push(sample)
             argv = () if self.is_recording else driver.bench(model, target, remote, self._files)
             before, start = session.facts(), self._clock()
-            process = driver.hear(session.run(cores.placed(argv, before, target.threads)), target)
-            try:
-                ready, end = self._listen(process)
-            finally:
-                process.kill()
-            wall, after = self._clock() - start, session.facts()
-        return self._measured(target, ready, end, before, after, wall)
+            options += _clocks_of(driver, before, target.threads)
+            placed = cores.placed((*argv, *options), before, target.threads)
+            yield driver.hear(session.run(placed), target), before, start
+
+    def _only_answer(self, process: Process) -> protocol.RawAnswer:
+        """The answer of a runner that ends by itself."""
+        answer: protocol.RawAnswer | None = None
+        listener = protocol.Listener(self.path.name, PATIENCE_S)
+        listener.listen(0, process)
+        while True:
+            _, event = listener.next()
+            if isinstance(event, protocol.RawAnswer):
+                answer = event
+            elif isinstance(event, protocol.Done) and answer:
+                return answer
+            elif not isinstance(event, protocol.Ready | protocol.Timed):
+                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
 
     def _listen(self, process: Process) -> tuple[protocol.Ready, protocol.Done]:
         """Collects samples until there are enough; later samples are left out."""
@@ -211,10 +270,10 @@ class Timing:
         middle, low, high = stats.median_interval(steady)
         steps = golden.timed_steps(self.artifact, ready, self._answer)
         self._warn_answer(steps, ready)
-        self._warn_times(steady, ready)
+        self._warn_times(steady)
         if busy(before, after, wall * ready.threads, wall):
             self._warn(*BUSY_MACHINE)
-        return Measured(
+        measured = Measured(
             artifact_sha256=self.artifact.sha256,
             target=Target(
                 target.device, target.runner, ready.runtime, ready.threads, ready.delegate
@@ -227,11 +286,14 @@ class Timing:
             peak_rss_bytes=end.peak_rss_bytes,
             delegated_nodes=ready.delegated_nodes,
             total_nodes=ready.total_nodes,
-            facts_before=before,
-            facts_after=after,
-            warnings=tuple(self.warnings),
+            facts_before={**before, "gpu": ready.adapter} if ready.adapter else before,
+            facts_after={**after, **validity.clocks_of_runs(end.clocks)},
             golden_steps=steps,
+            left_operators=delegates.left(self.path, ready),
         )
+        for warning in delegates.warnings(measured, ready.adapter):
+            self._warn(warning.name, warning.message, warning.advice)
+        return replace(measured, warnings=tuple(self.warnings))
 
     def _warn_answer(self, steps: float | None, ready: protocol.Ready) -> None:
         if steps is None or steps <= golden.TOLERATED_ELSEWHERE:
@@ -245,7 +307,7 @@ class Timing:
             f"mobiledeploy verify {self.path.name} --device {self.request.device}",
         )
 
-    def _warn_times(self, steady: Sequence[int], ready: protocol.Ready) -> None:
+    def _warn_times(self, steady: Sequence[int]) -> None:
         if stats.relative_width(steady) > latency.RELATIVE_WIDTH:
             limit = f"{self._runs} runs" if self._runs else f"{self._seconds:g} s"
             self._warn(
@@ -258,13 +320,6 @@ class Timing:
                 "unsteady",
                 "the times did not come to rest: they drift or jump",
                 "let the machine cool down, or ask for more --runs",
-            )
-        if ready.delegate != "none" and ready.delegated_nodes == 0:
-            self._warn(
-                "not-delegated",
-                f"{ready.runtime} {ready.version} left {ready.delegate} out: "
-                f"it took none of {ready.total_nodes} operators",
-                "this is the speed of the builtin kernels",
             )
 
     def _warn(self, name: str, message: str, advice: str) -> None:

@@ -36,6 +36,7 @@ def bench(
     runner: str | None = None,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int | None = None,
     runs: int | None = None,
     seconds: float = SECONDS,
@@ -69,6 +70,8 @@ def bench(
         runner: `python`, `native` or `benchmark_model`; the default is the device's.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
         delegate: `xnnpack`, `gpu` or `none`; the default is the first of the runtime.
+        strict: no figure of a file of which the delegate left an operator to the CPU, or of which
+            that is not known.
         threads: threads of the runtime; the default is 1, and that of the card's points for an
             estimate.
         runs: exactly so many runs after the warm-up, without regard to interval and time.
@@ -89,7 +92,7 @@ def bench(
         InputError: an artifact without a record, or with the record of another file.
         DeviceError: the runner died or hangs, or the device was lost.
         VoidError: a phone or board throttled or was disturbed in each try, or its readings do not
-            tell the energy.
+            tell the energy; or with `strict` an operator stays on the CPU.
         MissingError: the emulator is not installed.
     """
     reporter = reporter or PythonReporter()
@@ -98,8 +101,9 @@ def bench(
     failures = Failures()
     card = resolve.stand_in(device, via)
     if card is not None:
-        options = {"runs": runs, "record": record, "runner": runner, "energy": energy or None}
-        for name, value in options.items():
+        unusable = {"runs": runs, "record": record, "runner": runner}
+        unusable |= {"energy": energy or None, "strict": strict or None}
+        for name, value in unusable.items():
             if value is not None:
                 raise UsageError(
                     f"{card.title} is not connected, nothing is timed, and --{name} is for timings",
@@ -118,6 +122,7 @@ def bench(
             runtime=runtime,
             threads=1 if threads is None else threads,
             delegate=delegate,
+            strict=strict,
             runs=runs,
             seconds=seconds,
             fixed_performance=fixed_performance,

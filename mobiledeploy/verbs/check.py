@@ -139,6 +139,7 @@ def check(
     device: str = HOST,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int | None = None,
     limit: int | None = None,
     record: AnyPath | None = None,
@@ -176,7 +177,9 @@ def check(
         markdown: a file for the report as Markdown.
         device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        delegate: `xnnpack`, `none`, or `gpu` with the native runner; the default is the first of
+            the runtime.
+        strict: the delegate must take all operators.
         threads: the number of runners at once; the default is one per core, and one on a phone or
             board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
@@ -212,7 +215,7 @@ def check(
     files = {name: path for name, path in report_files.items() if path is not None}
     for path in files.values():
         records.need_folder(path)
-    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record), strict)
     kept = DEFAULT if given is None or is_bundle(given) else given
     update = _update_line(paths, kept, source, task, options, limit, overrides, not no_labels)
     failures = Failures()
@@ -364,6 +367,7 @@ def update_baseline(
     device: str = HOST,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int | None = None,
     limit: int | None = None,
     record: AnyPath | None = None,
@@ -399,7 +403,9 @@ def update_baseline(
         no_labels: accepts the answers without labels.
         device: where the files run, as for `evaluate`.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        delegate: `xnnpack`, `none`, or `gpu` with the native runner; the default is the first of
+            the runtime.
+        strict: the delegate must take all operators.
         threads: the number of runners at once; the default is one per core, and one on a phone or
             board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
@@ -430,7 +436,7 @@ def update_baseline(
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits, labelled = _limits(margin, FLOAT_MARGIN, None, max_flips), not no_labels
     records.need_folder(place)
-    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record), strict)
     line = _update_line(paths, place, source, task, options, limit, overrides, labelled)
     failures = Failures()
     with (

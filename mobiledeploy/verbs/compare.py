@@ -10,7 +10,7 @@ from mobiledeploy.core.errors import InputError, UsageError, VoidError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.recording import BenchRequest
 from mobiledeploy.core.types import LatencyComparison, Measured, NamedWarning
-from mobiledeploy.steps import arguments, resolve, timings
+from mobiledeploy.steps import arguments, delegates, resolve, timings
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.defaults import COMPARE_ROUNDS
 from mobiledeploy.steps.reporters import PythonReporter
@@ -31,6 +31,7 @@ def compare(
     runner: str | None = None,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int = 1,
     rounds: int = COMPARE_ROUNDS,
     seconds: float = BLOCK_SECONDS,
@@ -54,6 +55,7 @@ def compare(
         runner: the program that drives the runtime.
         runtime: the default is that of each artifact's format.
         delegate: the default is the first of the runtime.
+        strict: a delegate must take all operators of both.
         threads: threads of the runtime.
         rounds: the number of rounds of four blocks; a recording has its own number.
         seconds: the time limit for one block.
@@ -91,6 +93,7 @@ def compare(
             seconds=seconds,
             fixed_performance=False,
             rounds=rounds,
+            strict=strict,
         ),
     )
     rounds = request.rounds or rounds
@@ -102,12 +105,17 @@ def compare(
         )
         for side, path in (("A", a), ("B", b))
     }
+    if request.strict:
+        for timing in sides.values():
+            delegates.need_one(timing.target.delegate, timing.path.name)
     order = comparison.ORDER * rounds
     blocks: list[Measured] = []
     with timings.open_session(place, request, arguments.path(record), reporter) as session:
+        # From here on the time left can be told, also where a block takes minutes.
+        reporter.progress("comparing", 0, len(order))
         for side in order:
             blocks.append(sides[side].measure(session))
-            if reason := validity.unused_delegate(blocks[-1]):
+            if reason := validity.unused_delegate(blocks[-1], strict=request.strict):
                 raise VoidError(f"void: {sides[side].path.name}: {reason}", "another --delegate")
             reporter.progress("comparing", len(blocks), len(order))
     ratio = comparison.interleaved([block.median_ns for block in blocks])

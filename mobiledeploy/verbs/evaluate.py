@@ -87,6 +87,7 @@ def evaluate(
     device: str = HOST,
     runtime: str | None = None,
     delegate: str | None = None,
+    strict: bool = False,
     threads: int | None = None,
     limit: int | None = None,
     record: AnyPath | None = None,
@@ -116,7 +117,9 @@ def evaluate(
             (`ssh:[USER@]HOST[:PORT]`), `emulator:CORE`, or `replay:FILE`. Images are prepared on
             this computer. A recording keeps its own runtime and delegate.
         runtime: the default is litert for TFLite and onnxruntime for ONNX.
-        delegate: `xnnpack` or `none`; the default is the first of the runtime.
+        delegate: `xnnpack`, `none`, or `gpu` with the native runner; the default is the first of
+            the runtime.
+        strict: the delegate must take all operators.
         threads: the number of runners at once, with one thread each; the default is one per core of
             this computer, and one on a phone or board.
         limit: takes at most so many images, drawn from all classes, the same ones each time.
@@ -145,7 +148,7 @@ def evaluate(
     failures = Failures()
     paths, reporter = arguments.paths(artifacts), reporter or PythonReporter()
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
-    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record))
+    options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record), strict)
     with Predictor(options, "evaluate", reporter) as predictor:
         evaluations = each(
             paths,

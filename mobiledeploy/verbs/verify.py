@@ -92,6 +92,7 @@ def verify(
     pipeline: AnyPath | None = None,
     device: str = HOST,
     delegate: str | None = None,
+    strict: bool = False,
     record: AnyPath | None = None,
     reporter: Reporter | None = None,
 ) -> VerifyResult:
@@ -106,7 +107,8 @@ def verify(
             order, or a command that writes one. The command is called without a shell; the file to
             write and the images' paths follow its own arguments.
         device: where the file runs, as for `evaluate`.
-        delegate: `xnnpack` or `none`, as for `evaluate`.
+        delegate: as for `evaluate`.
+        strict: the delegate must take all operators.
         record: a file for the recording of the session, for `replay:FILE`.
         reporter: is told of warnings; the default is a `PythonReporter`.
 
@@ -133,7 +135,9 @@ def verify(
                 "export it again, with --force",
             )
         )
-    options = PredictionOptions(device, delegate=delegate, record=arguments.path(record))
+    options = PredictionOptions(
+        device, delegate=delegate, record=arguments.path(record), strict=strict
+    )
     with Predictor(options, "verify", reporter) as predictor:
         now = golden.replay(path, artifact_, reporter, predictor)
     verdict, warning = golden.judge(artifact_, now)

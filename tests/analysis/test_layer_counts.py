@@ -73,3 +73,29 @@ def test_an_unknown_profile_gives_no_layers(text: str) -> None:
 def test_a_kernel_that_hardly_multiplies_has_no_class() -> None:
     assert layer_counts.multiplication({"sdot": 1, "alu": 1000}) == ""
     assert layer_counts.multiplication({"mla": 50, "sdot": 2, "alu": 50}) == "mla"
+
+
+def test_operators_that_ran_have_the_names_of_the_file() -> None:
+    """As LiteRT runs a v2, whose mean is two, and a float16, whose constants are converted."""
+    ran = ["Convolution (NHWC, F32) IGEMM, fmla", "Fully Connected (NC, F32) GEMM", "Add (ND)"]
+    ran += ["Fully Connected (NC, F32) GEMM", "Mean (ND) Reduce2", "Static Reshape (NC)"]
+    ran += ["Fully Connected (NC, F32) GEMM, fmla", "Softmax (NC, F32)"]
+    file = ["CONV_2D", "CONV_2D", "ADD", "CONV_2D", "MEAN", "FULLY_CONNECTED", "SOFTMAX"]
+    found = (0, 1, 2, 3, 4, None, 5, 6)
+    assert layer_counts.places(ran, file) == found
+    shifted = tuple(None if place is None else place + 5 for place in found)
+    assert layer_counts.places(ran, ["DEQUANTIZE"] * 5 + file) == shifted
+    # An operator that no delegate took has its own name.
+    ran[-1] = "SOFTMAX"
+    assert layer_counts.places(ran, file) == found
+
+
+def test_operators_that_are_as_many_are_one_to_one() -> None:
+    assert layer_counts.places(["Whatever", "Else"], ["CONV_2D", "MUL"]) == (0, 1)
+
+
+def test_operators_of_another_number_of_products_stay_unknown() -> None:
+    assert layer_counts.places(["Fully Connected (NC)", "Add (ND)"], ["ADD"]) == (None, None)
+    assert layer_counts.places([], ["ADD"]) == ()
+    # Twice the same kind, once in the file: one of them only.
+    assert layer_counts.places(["Add (ND)", "Add (ND)"], ["ADD"]) == (0, None)

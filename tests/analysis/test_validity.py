@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mobiledeploy.analysis import validity
-from mobiledeploy.core.types import Measured, Target
+from mobiledeploy.core.types import LeftOperator, Measured, Target
 
 FACTS = {
     "thermal_status": "0",
@@ -90,6 +90,29 @@ def test_slowing_down_and_wide_intervals() -> None:
     assert not any("median" in r for r in validity.disturbances(measured(wild), fixed_runs=True))
 
 
+def test_a_runner_s_own_readings_leave_nothing_else_in() -> None:
+    """What facts cannot tell, since a runner also loads the model between them."""
+
+    def change(*readings: str) -> tuple[str, ...]:
+        loading = {"time_in_state": "300000:300 2800000:1500"}
+        return validity.disturbances(
+            measured(after=FACTS | loading | validity.clocks_of_runs(readings))
+        )
+
+    assert change() == ()
+    assert change("300000:5 2800000:80", "300000:5 2800000:160") == ()
+    assert change("300000:5 1800000:0 2800000:80", "300000:5 1800000:30 2800000:130") == (
+        "the clock moved between 2800000 and 1800000 kHz",
+    )
+    # Neighbours of the main clock are no other speed.
+    assert change("2750000:0 2800000:0", "2750000:40 2800000:45") == ()
+    # The ramp at the beginning, and too few ticks.
+    assert change("1800000:0 2800000:0", "1800000:15 2800000:85") == ()
+    assert change("1800000:0 2800000:0", "1800000:9 2800000:10") == ()
+    for nonsense in (("", ""), ("a b", "1:x"), ("2800000:80",), ("5:9", "5:1")):
+        assert validity.clocks_of_runs(nonsense) == {}
+
+
 def test_delegates() -> None:
     gpu = Target("adb:1", "benchmark_model", "litert", 1, "gpu")
     assert validity.unused_delegate(measured()) == ""
@@ -104,6 +127,37 @@ def test_delegates() -> None:
     assert validity.unused_delegate(measured(delegated_nodes=None, total_nodes=None)) == ""
     none = Target("adb:1", "native", "litert", 1, "none")
     assert validity.unused_delegate(measured(target=none, delegated_nodes=0)) == ""
+
+
+def test_an_accelerator_that_leaves_operators_names_them() -> None:
+    left = (
+        LeftOperator("CAST", ("cast_1", "cast_2"), "Not supported Cast case."),
+        LeftOperator("SOFTMAX", ("scores",)),
+        LeftOperator("MEAN", ("pool",)),
+        LeftOperator("PAD", ()),
+    )
+    gpu = Target("adb:1", "benchmark_model", "litert", 1, "gpu")
+    one = measured(target=gpu, delegated_nodes=27, left_operators=left)
+    assert validity.unused_delegate(one) == (
+        "gpu took 27 of 31 operators only; on the CPU: CAST (cast_1 or cast_2): Not supported Cast "
+        "case., SOFTMAX (scores), MEAN (pool), 1 more"
+    )
+    nnapi = replace(gpu, delegate="nnapi")
+    assert "nnapi took 27 of" in validity.unused_delegate(
+        measured(target=nnapi, delegated_nodes=27)
+    )
+
+
+def test_strict_takes_the_whole_graph_only() -> None:
+    def reason(**given) -> str:
+        return validity.unused_delegate(measured(**given), strict=True)
+
+    assert reason() == ""
+    assert reason(delegated_nodes=30) == "xnnpack took 30 of 31 operators only"
+    assert reason(delegated_nodes=0) == "xnnpack took no operator of the graph"
+    # What is not known is not the whole graph.
+    for unknown in ({"delegated_nodes": None}, {"total_nodes": None}):
+        assert reason(**unknown) == "which operators xnnpack took is not known"
 
 
 def test_cool() -> None:

@@ -15,7 +15,9 @@ Faults are files in `root`/faults, looked at when they matter:
     full            writing a pushed file fails: no space left on device
     corrupt         one bit of a pushed file changes
     slow N          pushed files are taken at N bytes a second
-    wrong           a runner's answers are those of a delegate that computes something else
+    wrong           a runner's answers are those of a delegate that computes something else; with
+                    TEXT only those of commands without it
+    nameless        its banner does not tell its model
     garble          a runner's answers lose a bit on their way
 """
 
@@ -194,7 +196,7 @@ async def shell(phone: Phone, stream: Stream, command: str) -> None:
 
     async def pump(source: asyncio.StreamReader, number: int) -> None:
         while line := await source.readline():
-            told = phone.outside(phone.answer(line))
+            told = phone.outside(phone.answer(line, command))
             await stream.write(struct.pack("<BI", number, len(told)) + told)
             broken = phone.fault("unplug-run")
             if broken is not None and broken.encode() in told:
@@ -338,7 +340,8 @@ class Phone:
         return self._number
 
     def banner(self) -> bytes:
-        return f"device::ro.product.model={self.model};features={FEATURES}".encode()
+        model = "" if self.fault("nameless") is not None else f"ro.product.model={self.model};"
+        return f"device::{model}features={FEATURES}".encode()
 
     def fault(self, name: str) -> str | None:
         try:
@@ -349,9 +352,10 @@ class Phone:
     def environment(self) -> dict[str, str]:
         return {"PATH": f"{self.root}/system/bin:/usr/bin:/bin", "PHONE": str(self.root)}
 
-    def answer(self, line: bytes) -> bytes:
+    def answer(self, line: bytes, command: str) -> bytes:
         """A line that a command printed, with the faults of answers."""
-        wrong, garbled = self.fault("wrong") is not None, self.fault("garble") is not None
+        fault, garbled = self.fault("wrong"), self.fault("garble") is not None
+        wrong = fault is not None and (not fault or fault not in command)
         if b'"RawAnswer"' not in line or not (wrong or garbled):
             return line
         event = json.loads(line)

@@ -12,6 +12,7 @@ from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.devices import _remote
 from mobiledeploy.devices import adb as device
+from mobiledeploy.steps import resolve
 from tests import elves
 
 ODD = [
@@ -318,6 +319,17 @@ def test_which_phone(new_phone, monkeypatch) -> None:
     assert [
         (device_info.name, device_info.about, device_info.fix) for device_info in device.available()
     ] == sorted((f"adb:{p.serial}", f"{p.model}, through adb", "") for p in (one, two))
+
+
+def test_a_phone_whose_banner_lacks_its_model_is_asked(new_phone, monkeypatch) -> None:
+    phone = new_phone("Pixel 3", nameless="")
+    (info,) = device.available()
+    assert info.about == "Pixel 3, through adb"
+    assert resolve.resolve("pixel-3").name == f"adb:{phone.serial}"
+    monkeypatch.setattr(device, "_MODEL_SECONDS", 0.5)
+    phone.plant("hang", "getprop ro.product.model")
+    (info,) = device.available()
+    assert info.about == "a phone, through adb"
 
 
 def test_a_phone_that_is_not_ready_has_a_fix(new_phone) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -293,6 +294,30 @@ def test_faults_end_in_one_line_and_leave_nothing(
         assert (store._rows("SELECT count(*) FROM measurement") == [1]) == fault.startswith(
             "unplug"
         )
+
+
+def test_a_phone_that_is_back_within_ten_seconds_is_left_clean(
+    phone, scripted, path, here, heard, monkeypatch
+) -> None:
+    monkeypatch.setattr(_remote, "RETURN_SECONDS", 10.0)
+    phone.plant("unplug-run", "Timed")
+
+    def plug_in() -> None:
+        while not (phone.root / "faults/refuse").exists():
+            time.sleep(0.05)
+        time.sleep(1)
+        phone.heal("unplug-run")
+        phone.heal("refuse")
+        phone.connect()
+
+    hand = threading.Thread(target=plug_in)
+    hand.start()
+    settings = {"runner": "scripted", "fixed_performance": False, "reporter": heard}
+    with pytest.raises(DeviceError, match="was lost|is offline"):
+        bench([path], device=f"adb:{phone.serial}", **settings)
+    hand.join()
+    assert phone.files() == []
+    assert "left-behind" not in {warning.name for warning in heard.warnings}
 
 
 def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:

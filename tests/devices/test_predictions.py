@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from mobiledeploy.cli.check import command
 from mobiledeploy.core import records
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
 from mobiledeploy.devices import _remote
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.bench import bench
@@ -123,6 +123,58 @@ def test_verify_compares_golden_answers_in_steps(linux_phone, path, here, heard)
     result = verify(path, device="adb", reporter=heard)
     assert not result.sound
     assert "it computes otherwise there" in result.golden.line
+
+
+def test_a_clock_that_moves_during_the_runs_voids_them(linux_phone, path, here, heard) -> None:
+    """The runner reads it itself, right before and right after its runs."""
+    file = '"$PHONE/sys/devices/system/cpu/cpu7/cpufreq/stats/time_in_state"'
+    step = f'printf "1800000 $((5*i))\\n2800000 $((9*i))\\n" > {file}.new; mv {file}.new {file}'
+    # As long as the runner, which gets the script's own number.
+    loop = f"(i=1; while kill -0 $$; do {step}; sleep 0.1; i=$((i+1)); done) >/dev/null 2>&1 &"
+    linux_phone.tool("taskset", f'#!/bin/sh\n{loop}\nshift; exec "$@"\n')
+    settings = {"device": "adb", "fixed_performance": False, "reporter": heard}
+    with pytest.raises(VoidError, match="the clock moved between 2800000 and 1800000 kHz"):
+        bench([path], seconds=1.0, **settings)
+    assert linux_phone.files() == []
+
+
+def test_a_timing_compares_the_delegate_with_the_cpu(linux_phone, path, here, heard) -> None:
+    settings = {"device": "adb", "runs": 6, "fixed_performance": False, "reporter": heard}
+    (fine,) = bench([path], **settings).measurements
+    assert fine.cpu_steps <= 1
+    assert "differs-from-cpu" not in {warning.name for warning in fine.warnings}
+    # Right without the delegate.
+    linux_phone.plant("wrong", "--delegate none")
+    (wrong,) = bench([path], record=here / "timing.json", **settings).measurements
+    assert wrong.cpu_steps > 2
+    (warning,) = (w for w in wrong.warnings if w.name == "differs-from-cpu")
+    assert "with xnnpack the answer is" in warning.text
+    assert linux_phone.files() == []
+    (again,) = bench([path], device=f"replay:{here / 'timing.json'}").measurements
+    assert again == wrong
+    (plain,) = bench([path], delegate="none", **settings).measurements
+    assert plain.cpu_steps is None
+
+
+def test_strict_takes_no_answers_of_a_split_graph(linux_phone, exported, here, heard) -> None:
+    path = exported["float32", "tflite"]
+    (own,) = evaluate([path], device="adb", strict=True, limit=8, reporter=heard).evaluations
+    assert own.images == 8
+    split = exported["int8x4_ptq", "tflite"]
+    for run in (
+        lambda: evaluate([split], device="adb", strict=True, limit=8, reporter=heard),
+        lambda: verify(split, strict=True, reporter=heard),
+        lambda: verify(split, device="adb", strict=True, reporter=heard),
+    ):
+        with pytest.raises(VoidError, match=r"xnnpack took \d+ of 31 operators only; on the CPU"):
+            run()
+    done = CliRunner().invoke(
+        command, [str(split), "--strict", "--baseline", str(here / "b.json"), "--update-baseline"]
+    )
+    assert isinstance(done.exception, VoidError)
+    assert linux_phone.files() == []
+    with pytest.raises(UsageError, match="--strict is about what a delegate takes"):
+        verify(path, delegate="none", strict=True, reporter=heard)
 
 
 def test_a_timing_compares_the_golden_answer(linux_phone, path, here, heard) -> None:

@@ -120,6 +120,30 @@ def test_a_gpu_delegate_is_recognized_by_its_nodes(line: str, nodes) -> None:
     assert (ready.delegated_nodes, ready.total_nodes) == nodes
 
 
+LEFT = """ERROR: Following operations are not supported by GPU delegate:
+CAST: Not supported Cast case. Input type: INT64 and output type: INT32
+CUSTOM TFLite_Detection_PostProcess: TFLite_Detection_PostProcess
+62 operations will run on the GPU, and the remaining 2 operations will run on the CPU.
+INFO: Replacing 62 out of 64 node(s) with delegate (TfLiteGpuDelegateV2) node, yielding 3 partitions
+"""
+
+
+def test_what_a_gpu_leaves_is_read_with_its_reason() -> None:
+    ready = events(LEFT + LEFT + NEW, "gpu")[0]
+    assert ready.left_reasons == (
+        "CAST: Not supported Cast case. Input type: INT64 and output type: INT32",
+        "CUSTOM TFLite_Detection_PostProcess: TFLite_Detection_PostProcess",
+    )
+    assert events(NEW, "gpu")[0].left_reasons == ()
+
+
+def test_nnapi_is_recognized_by_its_nodes() -> None:
+    line = "INFO: Replacing 31 out of 31 node(s) with delegate (TfLiteNnapiDelegate) node, yielding"
+    ready = events(f"{line} 1 partitions\n{OLD}", "nnapi")[0]
+    assert (ready.delegate, ready.delegated_nodes, ready.total_nodes) == ("nnapi", 31, 31)
+    assert events(OLD, "nnapi")[0].delegated_nodes == 0
+
+
 def test_what_goes_wrong_is_named() -> None:
     with pytest.raises(DeviceError, match="made no run"):
         events(NEW.replace("count=50 ", "count=0 ").replace("median=", "mid="))
@@ -151,10 +175,8 @@ def test_how_it_is_called(tmp_path, monkeypatch) -> None:
     argv = benchmark_model.bench("/data/m.tflite", target, None, {"program": "/data/b"})
     assert argv[3:7] == ("sh", "/data/b", "--graph=/data/m.tflite", "--num_threads=4")
     assert argv[-2:] == ("--use_gpu=true", "--use_xnnpack=false")
-    with pytest.raises(UsageError, match="no delegate 'nnapi'"):
-        benchmark_model.bench(
-            "m", Target("adb:1", "b", "litert", 4, "nnapi"), None, {"program": "b"}
-        )
+    with pytest.raises(UsageError, match="no delegate 'npu'"):
+        benchmark_model.bench("m", Target("adb:1", "b", "litert", 4, "npu"), None, {"program": "b"})
     with pytest.raises(UsageError, match="does not tell how a model is loaded"):
         benchmark_model.cold("m", Target("adb", "benchmark_model", "litert", 1, ""), None, {})
     with pytest.raises(UsageError, match="cannot evaluate"):

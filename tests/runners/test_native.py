@@ -95,6 +95,64 @@ def test_it_counts_delegated_operators(emulator, exported, recipe: str, delegate
     assert isinstance(ready, protocol.Ready)
     nodes = (ready.delegated_nodes, ready.total_nodes)
     assert nodes == (engine.delegated_nodes, engine.total_nodes)
+    assert ready.left_nodes == (None if delegate == "none" else engine.left_nodes)
+
+
+@pytest.mark.parametrize("recipe", ["float32", "int8_ptq", "int16x8_ptq"])
+def test_a_gpu_runs_it_and_tells_what_it_leaves(
+    emulator, exported, software_gpu, tmp_path, recipe: str
+) -> None:
+    """LiteRT's own accelerator, on a GPU that is a program."""
+    path, answers = exported[recipe, "tflite"], {}
+    for delegate in ("gpu", "none"):
+        output = tmp_path / delegate
+        # Its input stays open: its end would end it before its first run.
+        with subprocess.Popen(
+            [*argv(path, delegate=delegate), "--max-runs", "2", "--output", str(output)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout
+            ready, *_ = map(protocol.parse, process.stdout.read().splitlines())
+        assert process.returncode == 0
+        assert isinstance(ready, protocol.Ready)
+        assert ready.delegate == delegate
+        (tensor,) = ready.outputs
+        answers[delegate] = np.frombuffer(output.read_bytes(), tensor.dtype).astype(np.float64)
+        if delegate == "gpu":
+            assert "SwiftShader" in ready.adapter
+            assert ready.left_nodes is None
+            if recipe == "int16x8_ptq":
+                assert 0 < ready.delegated_nodes < ready.total_nodes
+                assert any(text.startswith("SOFTMAX: ") for text in ready.left_reasons)
+            else:
+                assert ready.delegated_nodes == ready.total_nodes
+                assert ready.left_reasons == ()
+    assert np.any(answers["none"])
+    apart = np.max(np.abs(answers["gpu"] - answers["none"]))
+    assert apart < (1e-5 if recipe == "float32" else 2.5)
+
+
+def test_a_machine_without_a_gpu_says_so(emulator, exported, monkeypatch) -> None:
+    monkeypatch.setenv("VK_ICD_FILENAMES", "/nonexistent")
+    (failure,), status = talk(*argv(exported["float32", "tflite"], delegate="gpu"))
+    assert status == 5
+    assert isinstance(failure, protocol.Failure)
+    assert "on a GPU here" in failure.message
+    assert "Vulkan" in failure.hint
+
+
+def test_a_library_without_its_accelerator_says_so(emulator, exported, tmp_path) -> None:
+    arguments = list(argv(exported["float32", "tflite"], delegate="gpu"))
+    place = arguments.index("--library") + 1
+    alone = tmp_path / "libLiteRt.so"
+    alone.symlink_to(arguments[place])
+    arguments[place] = str(alone)
+    (failure,), status = talk(*arguments)
+    assert status == 6
+    assert isinstance(failure, protocol.Failure)
+    assert "libLiteRtWebGpuAccelerator.so, which is not beside" in failure.message
 
 
 def test_a_cold_start_tells_its_steps_and_loads_the_model_once(emulator, exported) -> None:
@@ -120,6 +178,19 @@ def test_a_cold_start_tells_its_steps_and_loads_the_model_once(emulator, exporte
         assert isinstance(times, protocol.Timed)
         assert len(times.samples_ns) == 1
         assert isinstance(end, protocol.Done)
+
+
+def test_it_reads_the_clocks_around_its_runs(emulator, exported, tmp_path) -> None:
+    clocks = tmp_path / "time_in_state"
+    clocks.write_text("300000 5\n2800000 80\n")
+    arguments = (*argv(exported["float32", "tflite"]), "--max-runs", "1", "--clocks")
+    *_, end = talk(*arguments, str(clocks))[0]
+    assert isinstance(end, protocol.Done)
+    assert end.clocks == ("300000:5 2800000:80 ",) * 2
+    # A machine that does not tell them.
+    *_, end = talk(*arguments, str(tmp_path / "absent"))[0]
+    assert isinstance(end, protocol.Done)
+    assert end.clocks == ()
 
 
 def test_the_end_of_its_input_ends_it(emulator, exported) -> None:
@@ -154,7 +225,7 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
         onnx.save(model, tmp_path / f"{name}.onnx")
     for arguments, code, words in (
-        (argv(path, delegate="gpu"), 2, "no delegate 'gpu'"),
+        (argv(path, delegate="npu"), 2, "no delegate 'npu'"),
         (argv(exported["float32", "onnx"], delegate="xnnpack"), 2, "no delegate 'xnnpack'"),
         (argv(path, sample=str(tmp_path / "short.bin")), 7, "less than the 12288 bytes"),
         (argv(path, sample=str(tmp_path / "none.bin")), 7, "cannot be opened"),

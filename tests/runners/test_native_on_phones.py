@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mobiledeploy.core import elf
-from mobiledeploy.core.errors import MissingError
+from mobiledeploy.core.errors import MissingError, UsageError
 from mobiledeploy.core.types import Target
 from mobiledeploy.runners import native
 
@@ -40,3 +40,16 @@ def test_android_can_load_all_of_it(emulator, runtime: str) -> None:
         assert (file.machine, file.lacking(brought)) == ("aarch64", ())
         assert file.page_bytes is not None
         assert file.page_bytes >= elf.PAGE_BYTES, path
+
+
+def test_the_library_of_a_gpu_comes_with_it_where_the_package_has_one(emulator) -> None:
+    files = native.files("aarch64", "litert", "gpu")
+    assert set(files) == {"runner", "library", "gpu"}
+    assert files["gpu"].name == "libLiteRtWebGpuAccelerator.so"
+    # They find each other in one folder.
+    assert files["gpu"].parent == files["library"].parent
+    assert files["gpu"].read_bytes()[:4] == b"\x7fELF"
+    with pytest.raises(UsageError, match="GPU of Android; --runner benchmark_model"):
+        native.files("android-aarch64", "litert", "gpu")
+    with pytest.raises(UsageError, match="onnxruntime has no library for the GPU of any device"):
+        native.files("aarch64", "onnxruntime", "gpu")

@@ -20,7 +20,7 @@ from mobiledeploy.analysis import latency, stats
 from mobiledeploy.cli import results as results_command
 from mobiledeploy.cli.bench import command
 from mobiledeploy.core import artifacts, leases, protocol, recording, records
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, UsageError, VoidError
 from mobiledeploy.core.plugins import REPORTS
 from mobiledeploy.core.types import Report
 from mobiledeploy.devices import _child
@@ -94,6 +94,48 @@ def test_without_names_it_takes_what_was_exported_last(exported, here, heard) ->
         store.add_export("key", {str(path): artifacts.load(path)})
     (made,) = bench(runs=10, reporter=heard).measurements
     assert made.artifact_sha256 == artifacts.load(path).sha256
+
+
+def test_what_stays_on_the_cpu_is_named_and_strict_takes_no_figure(exported, here, heard) -> None:
+    whole, part = exported["float32", "tflite"], exported["int8x4_ptq", "tflite"]
+    # XNNPACK has no kernels for convolutions with weights of 4 bits.
+    (made,) = bench([part], runs=6, reporter=heard).measurements
+    taken, total = made.delegated_nodes, made.total_nodes
+    assert len(made.left_operators) == total - taken > 0
+    assert made.left_operators[0].op == "CONV_2D"
+    name = made.left_operators[0].layers[0]
+    line = f"xnnpack took {taken} of {total} operators; on the CPU: CONV_2D ({name})"
+    assert any(line in said for said in heard.said)
+    done = bench([whole, part], runs=6, strict=True, reporter=heard)
+    assert [m.left_operators for m in done.measurements] == [()]
+    (failed,) = done.failed
+    assert (failed.what, failed.exit_code) == (str(part), 4)
+    assert f"took {taken} of {total} operators only" in failed.message
+    with pytest.raises(VoidError, match="operators only"):
+        compare(whole, part, strict=True, reporter=heard)
+    for without in ({"delegate": "none"}, {"runtime": "onnxruntime"}):
+        file = exported["int8_ptq", "onnx" if "runtime" in without else "tflite"]
+        with pytest.raises(UsageError, match="--strict is about what a delegate takes"):
+            bench([file], strict=True, **without)
+    with pytest.raises(UsageError, match="--strict is for timings"):
+        bench([whole], device="pixel-3", strict=True, reporter=heard)
+
+
+def test_a_native_timing_compares_a_gpu_with_the_cpu(
+    emulator, exported, software_gpu, here, heard
+) -> None:
+    path = exported["float32", "tflite"]
+    (made,) = bench([path], runner="native", delegate="gpu", runs=6, reporter=heard).measurements
+    assert made.delegated_nodes == made.total_nodes
+    assert "SwiftShader" in made.facts_before["gpu"]
+    # Another order of additions, and nothing more.
+    assert 0 < made.cpu_steps < 0.1
+    names = {warning.name for warning in made.warnings}
+    assert "software-gpu" in names
+    assert not names & {"differs-from-cpu", "same-as-cpu", "partly-delegated"}
+    path = exported["int16x8_ptq", "tflite"]
+    (made,) = bench([path], runner="native", delegate="gpu", runs=6, reporter=heard).measurements
+    assert "on the CPU: CONV_2D (" in next(w.message for w in made.warnings if "partly" in w.name)
 
 
 def test_a_delegate_that_stays_out_is_warned_of(exported, here, heard) -> None:

@@ -33,8 +33,10 @@ def test_less_than_one_thread_is_refused_before_any_work() -> None:
         compare(Path("a.tflite"), Path("b.tflite"), threads=0)
 
 
-def test_a_comparison_is_kept_with_its_blocks(sides, here) -> None:
-    made = compare(*sides, rounds=ROUNDS, seconds=0.02)
+def test_a_comparison_is_kept_with_its_blocks(sides, here, heard) -> None:
+    made = compare(*sides, rounds=ROUNDS, seconds=0.02, reporter=heard)
+    # From its start, so that the time left is known after one block.
+    assert heard.steps == [("comparing", done, 4 * ROUNDS) for done in range(4 * ROUNDS + 1)]
     (kept,) = results.results_compared().comparisons
     assert (kept.a, kept.b, kept.device, kept.rounds) == (*map(str, sides), "host", ROUNDS)
     assert (kept.ratio, kept.interval, kept.changed) == (made.ratio, made.interval, made.changed)
