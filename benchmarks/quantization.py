@@ -371,7 +371,7 @@ def makers(
         Console(stderr=True).print("ai-edge-quantizer is not installed and left out")
     for tool in tools.rivals:
         rival = _stock_tools.RIVALS[tool]
-        if not rival.python(tools.environments).exists():
+        if not rival.is_here(tools.environments):
             Console(stderr=True).print(
                 f"{tool} is left out: `python benchmarks/_stock_tools.py` makes its environment"
             )
@@ -624,8 +624,8 @@ def versions(environments: Path, iterations: int) -> dict[str, dict[str, str]]:
         if importlib.util.find_spec(package.replace("-", "_"))
     }
     for tool, rival in _stock_tools.RIVALS.items():
-        python = rival.python(environments)
-        if python.exists():
+        if rival.is_here(environments):
+            python = rival.python(environments)
             code = f"import importlib.metadata as m; print(m.version({rival.package!r}))"
             done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
             settings = rival.settings.format(iterations=iterations)
