@@ -213,7 +213,11 @@ def main(
         "version": mobiledeploy.__version__,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
-        "tools": versions(environments, iterations),
+        "tools": {
+            tool: told
+            for tool, told in versions(environments, iterations).items()
+            if any(one.tool == tool for one in rows)
+        },
         "rows": [asdict(one) for one in rows],
         "comparisons": [asdict(one) for one in comparisons],
     }
