@@ -437,9 +437,10 @@ def ends_in_integers(path: Path) -> bool:
     """Whether the logits of a file are integers, or were until its last operator."""
     if path.suffix == ".onnx":
         graph = onnx.load(path).graph
-        (target,) = (value.name for value in graph.output)
-        return any(
-            node.op_type == "DequantizeLinear" and target in node.output for node in graph.node
+        (target,) = graph.output
+        is_float = target.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        return not is_float or any(
+            node.op_type == "DequantizeLinear" and target.name in node.output for node in graph.node
         )
     interpreter = Interpreter(str(path), num_threads=1)
     details = interpreter._get_ops_details()
