@@ -15,7 +15,6 @@ build/benchmarks/sparse_kernels.json.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
@@ -36,7 +35,7 @@ from rich.table import Table
 import mobiledeploy
 from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.cli._frame import Terminal
-from mobiledeploy.core import artifacts, records
+from mobiledeploy.core import artifacts
 from mobiledeploy.core.plugins import DEVICES
 from mobiledeploy.core.types import Counted
 from mobiledeploy.steps import count, timings
@@ -84,10 +83,7 @@ def counted(res: int, zeros: tuple[float, ...], core: str, folder: Path) -> Iter
     with DEVICES.load("emulator").open(f"emulator:{core}", exclusive=False, reporter=quiet) as at:
 
         def instructions(path: Path) -> Counted:
-            # Sparse weights are not read here: the plain file says what both files take and answer.
-            own = dataclasses.replace(
-                artifacts.load(plain), path=path.name, sha256=records.sha256(path)
-            )
+            own = artifacts.load(path)
             target = timings.target(own, device=f"emulator:{core}", runner="native")
             return count.count(at, path, own, target, reporter=quiet)
 

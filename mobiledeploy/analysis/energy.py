@@ -35,7 +35,7 @@ DISAGREEMENT = 0.25
 LEAST_CURRENT_UA = 10_000
 """No phone that is awake takes less; a smaller number is in another unit."""
 
-TOLD = 0.9
+USABLE_SHARE = 0.9
 """The share of readings that must have what is taken of all; the others are left out."""
 
 LEAST_COUNTER_STEPS = 5
@@ -78,7 +78,7 @@ class PowerBlocks:
 def readings(lines: Iterable[str]) -> tuple[PowerReading, ...]:
     """The readings in the output of a sampler: a line `=reading SECONDS`, then what it read.
 
-    That are lines of `vcgencmd pmic_read_adc`, of `grep -H .` on files of a power supply, and of
+    These are lines of `vcgencmd pmic_read_adc`, of `grep -H .` on files of a power supply, and of
     Android's `dumpsys battery`. Other lines are left out.
     """
     return tuple(_reading(seconds, part) for seconds, part in _parts(lines))
@@ -124,21 +124,21 @@ def powers(
 
     ValueError with the reason if the readings do not tell it.
     """
-    taken = (*idle, *load)
-    every = [one for block in taken for one in block]
+    blocks = (*idle, *load)
+    every = [one for block in blocks for one in block]
     if any(one.charging for one in every):
         raise ValueError(_CHARGED)
     method, tells = _way(every)
     source = next(one.source for one in every if one.source is not None)
-    told = [[one for one in block if tells(one)] for block in taken]
+    usable = [[one for one in block if tells(one)] for block in blocks]
     scale = (
-        _amperes_per_unit([one for block in told for one in block]) if method == "current" else 0
+        _amperes_per_unit([one for block in usable for one in block]) if method == "current" else 0
     )
     watts = [
         _by_counter(block)
         if method == "charge counter"
         else float(np.mean([_watts(one, scale) for one in block]))
-        for block in (_settled(block, settle_s) for block in told)
+        for block in (_settled(block, settle_s) for block in usable)
     ]
     return PowerBlocks(source, method, tuple(watts[: len(idle)]), tuple(watts[len(idle) :]))
 
@@ -156,7 +156,7 @@ def _way(every: Sequence[PowerReading]) -> tuple[Method, Callable[[PowerReading]
         ("charge counter", lambda one: None not in (one.charge_uah, one.volts)),
     )
     for method, tells in ways:
-        if every and sum(map(tells, every)) >= TOLD * len(every):
+        if every and sum(map(tells, every)) >= USABLE_SHARE * len(every):
             return method, tells
     raise ValueError("it told its power too seldom")
 
@@ -237,9 +237,11 @@ def _reading(seconds: float, lines: Sequence[str]) -> PowerReading:
         or any(line.endswith(" powered: true") for line in lines)
         or any(files.get("online") == "1" for files in _supplies(lines, battery=False).values())
     )
-    told = watts is not None or (volts is not None and (current is not None or charge is not None))
+    has_power = watts is not None or (
+        volts is not None and (current is not None or charge is not None)
+    )
     return PowerReading(
-        seconds, "battery" if told else None, watts, current, volts, charge, charging
+        seconds, "battery" if has_power else None, watts, current, volts, charge, charging
     )
 
 

@@ -98,22 +98,22 @@ def places(kernels: Sequence[str], ops: Sequence[str]) -> tuple[int | None, ...]
         return tuple(range(len(ops)))
     ours = [i for i, kernel in enumerate(kernels) if kernel.startswith(_PRODUCTS)]
     theirs = [i for i, op in enumerate(ops) if op in _PRODUCTS]
-    found: list[int | None] = [None] * len(kernels)
+    operators: list[int | None] = [None] * len(kernels)
     if len(ours) != len(theirs):
-        return tuple(found)
+        return tuple(operators)
     for i, j in zip(ours, theirs, strict=True):
-        found[i] = j
+        operators[i] = j
     ends = zip([-1, *ours], [*ours, len(kernels)], [-1, *theirs], [*theirs, len(ops)], strict=True)
     for first, last, first_op, last_op in ends:
         between = list(range(first_op + 1, last_op))
         for i in range(first + 1, last):
             named = [j for j in between if ops[j] == _word(kernels[i])]
             if last - first == last_op - first_op:
-                found[i] = first_op + i - first
+                operators[i] = first_op + i - first
             elif named:
-                found[i] = named[0]
+                operators[i] = named[0]
                 between = [j for j in between if j > named[0]]
-    return tuple(found)
+    return tuple(operators)
 
 
 def _word(kernel: str) -> str:

@@ -154,7 +154,8 @@ def _needed(
     if home is None:
         raise ValueError("no segment holds the names")
     names = address - home.address + home.offset
-    return tuple(_name(stream, names + value) for tag, value in entries if tag == _NEEDED)
+    places = dict.fromkeys(names + value for tag, value in entries if tag == _NEEDED)
+    return tuple(_name(stream, place) for place in places)
 
 
 def _name(stream: IO[bytes], offset: int) -> str:

@@ -931,10 +931,11 @@ class ForecastPair(Record):
 class CardCalibration(Record):
     """How well the estimates of a series of a card agree with timings on its device.
 
-    `pairs` holds the newest timing of each file on each target. Only those of networks that are no
-    points of the series are counted: `counted` of them, and `within` of these lie in their interval
-    of 95 %; `coverage` is the exact interval of that share. `rmspe` is the root of the mean squared
-    relative error, `bias` the median error. All three are None if none is counted.
+    `pairs` holds the newest timing of each file on each target. Of each network that is no point of
+    the series, the newest one is counted: files of one network do not err independently. `counted`
+    are the networks, and the timings of `within` of them lie in their interval of 95 %; `coverage`
+    is the exact interval of that share. `rmspe` is the root of the mean squared relative error,
+    `bias` the median error. All three are None if none is counted.
     """
 
     card: str
@@ -953,7 +954,7 @@ class CardCalibration(Record):
             return "no timing is of a network that is no point of the card"
         low, high = self.coverage
         return (
-            f"{self.within} of {units.several(self.counted, 'timing')} within the 95 % interval "
+            f"{self.within} of {units.several(self.counted, 'network')} within the 95 % interval "
             f"(so it holds {units.percent(low, 0)} to {units.percent(high, 0)}), "
             f"RMSPE {units.percent(self.rmspe)}, median error {units.signed_percent(self.bias)}"
         )
@@ -1159,11 +1160,10 @@ class EnergyFigure(Record):
 
     `source` is `battery`, `pmic` for that of a Raspberry Pi 5, or `rails` for those of a Pixel;
     `method` says what was read: `rails` (their sum), `power`, `current` (and voltage), or `charge
-    counter`. `idle_w`
-    and `load_w` are the mean power of each block, `run_ns` the mean time of a run in each block of
-    load. `above_idle_j` is the median over rounds of what an inference takes above idle, with its
-    95 % interval; `whole_j` is what the whole machine takes meanwhile. It is measured: nothing is
-    corrected for losses that the machine does not tell.
+    counter`. `idle_w` and `load_w` are the mean power of each block, `run_ns` the mean time of a
+    run in each block of load. `above_idle_j` is the median over rounds of what an inference takes
+    above idle, with its 95 % interval; `whole_j` is what the whole machine takes meanwhile. It is
+    measured: nothing is corrected for losses that the machine does not tell.
     """
 
     source: Literal["pmic", "rails", "battery"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +50,8 @@ _DTYPES: dict[int, type] = {
     if name in ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8")
 } | {schema.TensorType.INT4: np.int8, schema.TensorType.BOOL: np.bool_}
 _MOST_PARTS = 1 << 18
+_MOST_SPARSE = 1 << 29
+"""Values of all sparse constants, with their zeros."""
 _OUTSIDE = 1 << 30
 """From this size in bytes on, constants are stored behind the flatbuffer (32-bit offsets)."""
 _ALIGNMENT = 16
@@ -258,17 +261,25 @@ class Graph:
         self.subgraph.tensors[index].sparsity = None
 
     def fill_in_zeros(self) -> None:
-        """Stores sparse constants with their zeros, without the operators that did it (DENSIFY)."""
-        ops = []
-        for op in self.ops:
-            if self.kind(op) == "DENSIFY":
-                self.make_constant(int(op.outputs[0]), self.constant_values(int(op.inputs[0])))
-            else:
-                ops.append(op)
-        self.subgraph.operators = ops
-        for index, tensor in enumerate(self.subgraph.tensors):
-            if tensor.sparsity is not None:
-                self.make_constant(index, self.constant_values(index))
+        """Stores sparse constants with their zeros, without the operators that did it (DENSIFY).
+
+        InputError if they would not fit into a TFLite file then, since a few bytes may stand for
+        many zeros; and for a sparse tensor that is no constant.
+        """
+        places = [
+            (int(op.inputs[0]), int(op.outputs[0])) for op in self.ops if self.kind(op) == "DENSIFY"
+        ]
+        sparse_ones = [i for i, t in enumerate(self.subgraph.tensors) if t.sparsity is not None]
+        places += zip(sparse_ones, sparse_ones, strict=True)
+        sizes = (abs(math.prod(self.shape(source))) for source, _ in places)
+        if sum(sizes) > _MOST_SPARSE:
+            raise InputError("the sparse constants of the TFLite file are too large")
+        for source, target in places:
+            values = self.constant(source)
+            if values is None:
+                raise InputError(f"the sparse tensor {self.name(source)} is no constant")
+            self.make_constant(target, values)
+        self.subgraph.operators = [op for op in self.ops if self.kind(op) != "DENSIFY"]
 
     def make_computed(self, index: int) -> None:
         """Removes a tensor's values from the file; an operator has to compute it."""

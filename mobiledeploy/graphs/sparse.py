@@ -55,26 +55,33 @@ def dense(parameters: Any, shape: Sequence[int], values: Array) -> Array:
     if any(block_sizes[d] * side != shape[d] for d, side in enumerate(sides)):
         raise ValueError("blocks that do not divide the shape")
     sides += [block_sizes[dimension] for dimension in blocks]
+    # Before any list of places is made: a level is as long as what the file stores behind it.
+    count = 1
+    for place, level in zip(order, levels, strict=True):
+        if place in size_of:
+            _check(size_of[place] == sides[place], "a dense level of another size")
+            count *= sides[place]
+            _check(count <= size, "more places than the shape has")
+        else:
+            segments = _indices(level.arraySegments)
+            _check(len(segments) == count + 1 and segments[0] == 0, "segments of another number")
+            count = len(_indices(level.arrayIndices))
+    _check(count == values.size, "values of another number")
     coordinates: dict[int, Array] = {}
     count = 1
     for place, level in zip(order, levels, strict=True):
         if place in size_of:
-            if size_of[place] != sides[place]:
-                raise ValueError("a dense level of another size")
-            _check(count * sides[place] <= size, "more places than the shape has")
             parents = np.repeat(np.arange(count), sides[place])
             own = np.tile(np.arange(sides[place]), count)
         else:
             segments, own = _indices(level.arraySegments), _indices(level.arrayIndices)
-            _check(len(segments) == count + 1 and segments[0] == 0, "segments of another number")
             lengths = np.diff(segments)
             _check(bool((lengths >= 0).all()) and segments[-1] == len(own), "broken segments")
             _check(bool(((own >= 0) & (own < sides[place])).all()), "an index beyond its dimension")
             parents = np.repeat(np.arange(count), lengths)
-        coordinates = {known: their[parents] for known, their in coordinates.items()}
+        coordinates = {outer: numbers[parents] for outer, numbers in coordinates.items()}
         coordinates[place] = own
         count = len(own)
-    _check(count == values.size, "values of another number")
     for number, dimension in enumerate(blocks):
         outer = coordinates[dimension] * block_sizes[dimension]
         coordinates[dimension] = outer + coordinates[rank + number]

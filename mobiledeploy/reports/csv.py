@@ -9,9 +9,9 @@ import io
 from mobiledeploy.core.types import Report, Result
 
 SUFFIX = ".csv"
-# A spreadsheet takes what begins so for a formula, and names are the user's.
 # Fields of several values have a column for each.
 _SPREAD = ("latency_interval_ns", "forecast")
+# A spreadsheet takes what begins so for a formula, and names are the user's.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 

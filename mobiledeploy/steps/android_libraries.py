@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
@@ -31,7 +33,10 @@ _MOST_LIBRARIES = 10_000
 _MOST_DIRECTORY = 64 << 20
 # The end of a zip file: signature, four counts, size and place of the directory, a comment's size.
 _END = struct.Struct("<4s4H2LH")
+_SIGNATURE = b"PK\5\6"
 _LONGEST_COMMENT = 0xFFFF
+# What leads to the directory of a file above 4 GB, right before that end.
+_LOCATOR, _LOCATOR_BYTES = b"PK\6\7", 20
 # What stands before a member's name; its last two numbers are the sizes of name and extra field.
 _MEMBER_BYTES = 30
 # What zipfile raises for bytes that it cannot read.
@@ -162,8 +167,11 @@ def _members(
     if sum(member.file_size for member in members) > inputs.MODEL:
         raise ValueError("its libraries are larger than 2 GB")
     for member in members:
-        with archive.open(member) as content:
-            facts = elf.parse(content, units.one_line(member.filename))
+        # It is read at several places, and each step back would expand it anew.
+        with archive.open(member) as content, tempfile.TemporaryFile() as expanded:
+            shutil.copyfileobj(content, expanded)
+            expanded.seek(0)
+            facts = elf.parse(expanded, units.one_line(member.filename))
         if facts is None:
             continue
         # Android maps a library out of an .apk if it is stored as it is.
@@ -187,8 +195,15 @@ def _check_directory(stream: BufferedReader[FileIO]) -> None:
     """ValueError for a directory that zipfile would read whole, and that no app has."""
     size = stream.seek(0, os.SEEK_END)
     stream.seek(max(0, size - _END.size - _LONGEST_COMMENT))
-    _, signature, rest = stream.read().rpartition(b"PK\5\6")
-    if not signature:
+    tail = stream.read()
+    # The end that zipfile takes: one without a comment comes first.
+    place = len(tail) - _END.size
+    if place < 0 or not (tail.startswith(_SIGNATURE, place) and tail.endswith(b"\0\0")):
+        place = tail.rfind(_SIGNATURE)
+    if place < 0:
         raise ValueError("it is no zip file")
-    if _END.unpack_from(signature + rest.ljust(_END.size, b"\0"))[5] > _MOST_DIRECTORY:
+    end = tail[place : place + _END.size].ljust(_END.size, b"\0")
+    # A locator before it names another directory, which may have any size.
+    located = tail.startswith(_LOCATOR, max(0, place - _LOCATOR_BYTES))
+    if located or _END.unpack(end)[5] > _MOST_DIRECTORY:
         raise ValueError("its directory is too large")

@@ -210,7 +210,7 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
-    found = layer_counts.places([one.kernel for one in executed], [layer.op for layer in layers])
+    places = layer_counts.places([one.kernel for one in executed], [layer.op for layer in layers])
     return tuple(
         LayerCount(
             name=one.name or f"{_plain(one)} {i}" if place is None else layers[place].name,
@@ -218,7 +218,7 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
             instructions=layer_counts.instructions(one.counts),
             kernel=one.kernel,
         )
-        for i, (one, place) in enumerate(zip(executed, found, strict=True))
+        for i, (one, place) in enumerate(zip(executed, places, strict=True))
     )
 
 

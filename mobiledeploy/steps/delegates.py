@@ -22,12 +22,12 @@ _DEPRECATED = {
 
 
 def left(path: Path, ready: protocol.Ready) -> tuple[LeftOperator, ...]:
-    """The operators of the file that a delegate left to the CPU; () if none or unknown.
+    """The operators of the file that a delegate left to the CPU; () without one, or if unknown.
 
     A runner that knows only their kinds names them by `left_reasons`: then an operator has all
     layers of its kind that it can be.
     """
-    if not ready.left_nodes and not ready.left_reasons:
+    if ready.delegate == "none" or not (ready.left_nodes or ready.left_reasons):
         return ()
     format_ = path.suffix.removeprefix(".")
     layers = FORMATS.load(format_).inspect(inputs.read(path, inputs.FINISHED)).layers
@@ -59,9 +59,9 @@ def warnings(measured: Measured, adapter: str) -> tuple[NamedWarning, ...]:
     if delegate == "none":
         return ()
     runtime = f"{measured.target.runtime} {measured.runtime_version}"
-    found = [_DEPRECATED[delegate]] if delegate in _DEPRECATED else []
+    warnings_ = [_DEPRECATED[delegate]] if delegate in _DEPRECATED else []
     if taken == 0:
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "not-delegated",
                 f"{runtime} left {delegate} out: it took none of {measured.total_nodes} operators",
@@ -69,7 +69,7 @@ def warnings(measured: Measured, adapter: str) -> tuple[NamedWarning, ...]:
             )
         )
     elif delegate in validity.ACCELERATORS and is_split(measured):
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "partly-delegated",
                 validity.left_over(measured),
@@ -77,14 +77,14 @@ def warnings(measured: Measured, adapter: str) -> tuple[NamedWarning, ...]:
             )
         )
     if "CPU" in adapter.rpartition("adapterType=")[2]:
-        found.append(
+        warnings_.append(
             NamedWarning(
                 "software-gpu",
                 f"the GPU is a program on the CPU: {adapter.partition(',')[0]}",
                 "install the Vulkan driver of the GPU; this is not its speed",
             )
         )
-    return tuple(found)
+    return tuple(warnings_)
 
 
 def is_split(measured: Measured) -> bool:

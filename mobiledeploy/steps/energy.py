@@ -77,13 +77,14 @@ def need_device(place: ResolvedDevice, runner: str) -> None:
 
 def need_source(session: Session) -> energy.Source:
     """What the machine tells its power by; DeviceError if it does not, with the reason."""
-    taken = _read(session, 1, 0.0)
-    if not (taken and taken[0].source == "pmic") and len(_trace(session, _PROBE_SECONDS)) > 1:
+    first = next(iter(_read(session, 1, 0.0)), None)
+    has_pmic = first is not None and first.source == "pmic"
+    if not has_pmic and len(_trace(session, _PROBE_SECONDS)) > 1:
         # They tell what the phone takes, charged or not.
         return "rails"
-    if not taken:
+    if first is None:
         raise DeviceError("no energy: its shell prints no reading", "measure another machine")
-    source, reason = taken[0].source, energy.reason_without(taken[0])
+    source, reason = first.source, energy.reason_without(first)
     if source is None:
         raise DeviceError(f"no energy: {reason}", "measure another machine")
     if reason:
@@ -102,11 +103,8 @@ def measure(session: Session, timing: timings.Timing, source: energy.Source) -> 
     is_recording = timing.is_recording
     driver = RUNNERS.load(target.runner)
     # A recording that is played back needs no runner, so its files may be missing.
-    parts = (
-        {}
-        if is_recording
-        else driver.files(session.facts().get("machine", ""), target.runtime, target.delegate)
-    )
+    machine = session.facts().get("machine", "")
+    parts = {} if is_recording else driver.files(machine, target.runtime, target.delegate)
     files = {role: session.push(file) for role, file in parts.items()}
     idle: list[Sequence[PowerReading]] = []
     load: list[Sequence[PowerReading]] = []

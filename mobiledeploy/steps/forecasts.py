@@ -160,8 +160,13 @@ def calibrations(database: Store, results: Sequence[Result]) -> tuple[CardCalibr
 
 
 def _calibration(card: str, series: str, pairs: tuple[ForecastPair, ...]) -> CardCalibration:
-    # A record that does not say whether its network was a point may be of one.
-    others = [pair.forecast for pair in pairs if pair.forecast.is_point is False]
+    # Files of one network have about one estimate and one time: more of them tell nothing new.
+    networks: dict[str, Forecast] = {}
+    for pair in pairs:
+        # A record that does not say whether its network was a point may be of one.
+        if pair.forecast.is_point is False:
+            networks.setdefault(pair.model or pair.artifact_sha256, pair.forecast)
+    others = tuple(networks.values())
     errors, within = [one.error for one in others], sum(one.within for one in others)
     return CardCalibration(
         card,

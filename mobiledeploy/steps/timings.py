@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import cores, latency, stats, validity
 from mobiledeploy.core import arrays, artifacts, protocol, recording, records
-from mobiledeploy.core.errors import DeviceError, VoidError
+from mobiledeploy.core.errors import DeployError, DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import Process, Reporter, Runner, Session
 from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
@@ -154,20 +154,28 @@ class Timing:
         """The figure, with the distance of its answer from that of the built-in kernels.
 
         They run once, in a process of their own. The figure itself if there is no delegate, or no
-        answer to compare.
+        answer to compare. The reporter is told if they do not run the file.
         """
         ready, answer = self._ready, self._answer
         if answer is None or ready is None or ready.delegate == "none":
             return measured
         target = replace(self.target, delegate="none")
-        with self._running(session, target, "--max-runs", "1") as (process, _, _):
-            try:
-                cpu = self._only_answer(process)
-            finally:
-                process.kill()
-        own, others = (
-            arrays.raw(protocol.raw_outputs(event), ready.outputs) for event in (answer, cpu)
-        )
+        try:
+            with self._running(session, target, "--max-runs", "1") as (process, _, _):
+                try:
+                    cpu = self._only_answer(process)
+                finally:
+                    process.kill()
+            own, others = (
+                arrays.raw(protocol.raw_outputs(event), ready.outputs) for event in (answer, cpu)
+            )
+        except DeployError as error:
+            # The timing is valid without it.
+            self.reporter.say(
+                f"{self.path.name}: its answer is not compared with that of the built-in kernels: "
+                f"{error.message}"
+            )
+            return measured
         steps = cpu_answers.steps_apart(own, others)
         if warning := cpu_answers.warning(measured, steps, own):
             self._warn(warning.name, warning.message, warning.advice)

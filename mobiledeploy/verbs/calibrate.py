@@ -329,12 +329,12 @@ def _with_points(card: DeviceCard, measurements: Sequence[_Measurement], origin:
     while sources.setdefault(source, Reference(origin)).title != origin:
         number += 1
         source = f"{device_cards.OWN}_{number}"
-    networks, known = dict(card.networks), dict(device_cards.workloads(card))
+    networks, workloads = dict(card.networks), dict(device_cards.workloads(card))
     every = list(card.series)
     for one in measurements:
         # Files of one name may have been converted differently.
         network, number = one.network, 1
-        while known.setdefault(network, one.workload) != one.workload:
+        while workloads.setdefault(network, one.workload) != one.workload:
             number += 1
             network = f"{one.network}_{number}"
         networks[network] = one.workload

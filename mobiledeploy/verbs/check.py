@@ -208,7 +208,7 @@ def check(
     """
     reporter = reporter or PythonReporter()
     paths, source = arguments.paths(artifacts), arguments.text(data)
-    given = arguments.path(baseline)
+    baseline_file = arguments.path(baseline)
     overrides = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     limits = _limits(margin, float_margin, floor, max_flips)
     report_files = {"junit": arguments.path(junit), "markdown": arguments.path(markdown)}
@@ -216,8 +216,10 @@ def check(
     for path in files.values():
         records.need_folder(path)
     options = PredictionOptions(device, runtime, delegate, threads, arguments.path(record), strict)
-    kept = DEFAULT if given is None or is_bundle(given) else given
-    update = _update_line(paths, kept, source, task, options, limit, overrides, not no_labels)
+    update_file = DEFAULT if baseline_file is None or is_bundle(baseline_file) else baseline_file
+    update = _update_line(
+        paths, update_file, source, task, options, limit, overrides, not no_labels
+    )
     failures = Failures()
     with (
         unpacked(paths, source, failures, reporter) as opened,
@@ -225,7 +227,7 @@ def check(
     ):
         report = _report(
             opened,
-            given,
+            baseline_file,
             update,
             EvaluationImages(source, overrides, task or "", opened.reporter, limit),
             task or "",
@@ -242,7 +244,7 @@ def check(
 
 def _report(
     opened: UnpackedArtifacts,
-    given: Path | None,
+    baseline_file: Path | None,
     update: str,
     images: EvaluationImages,
     task: str,
@@ -256,7 +258,7 @@ def _report(
     by_path = _load(opened.paths, failures)
     if not by_path:
         failures.check()
-    baseline, accepted, own_baseline = _accepted(given, opened, update)
+    baseline, accepted, own_baseline = _accepted(baseline_file, opened, update)
     entries = {baselines.key(entry): entry for entry in accepted.accepted}
     artifacts: dict[Path, Artifact] = {}
     for path, artifact in by_path.items():
@@ -335,13 +337,13 @@ def _report(
 
 
 def _accepted(
-    given: Path | None, opened: UnpackedArtifacts, update: str
+    baseline_file: Path | None, opened: UnpackedArtifacts, update: str
 ) -> tuple[Path, Baseline, NamedWarning | None]:
     """The baseline to judge by, its place for people, and a warning if nobody chose it."""
-    if given is not None:
-        if is_bundle(given):
-            return given, bundled_artifacts.baseline_of(given), None
-        return given, baselines.read(given, update), None
+    if baseline_file is not None:
+        if is_bundle(baseline_file):
+            return baseline_file, bundled_artifacts.baseline_of(baseline_file), None
+        return baseline_file, baselines.read(baseline_file, update), None
     for path, contents in opened.bundles.items():
         holds_all = len(contents.bundled) == len(opened.paths)
         if contents.accepted and holds_all and not DEFAULT.exists():

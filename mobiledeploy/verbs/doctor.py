@@ -287,6 +287,7 @@ def doctor_phone(
     Raises:
         UsageError: the file cannot be written.
     """
+    records.need_folder(Path(record))
     contact = first_contact.walk(reporter or PythonReporter())
     records.write_atomic(Path(record), records.dumps(contact))
     return contact

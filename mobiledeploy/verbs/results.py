@@ -320,8 +320,8 @@ def results(
         since=since,
     )
     with present() as database:
-        found = database.results(filters_, newest=newest, most=most)
-        return ResultList(forecasts.beside(database, found))
+        figures = database.results(filters_, newest=newest, most=most)
+        return ResultList(forecasts.beside(database, figures))
 
 
 def results_compared() -> ComparisonList:

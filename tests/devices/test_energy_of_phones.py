@@ -72,6 +72,23 @@ def test_a_phone_tells_its_energy(phone, scripted, path, here, heard) -> None:
     assert records.dumps(again) == records.dumps(figure)
 
 
+def test_the_energy_of_several_files_is_played_back(phone, scripted, exported, here, heard) -> None:
+    phone.battery(200_000)
+    phone.pace(load_ua=900_000)
+    # Each reading of the facts is another.
+    phone.tool("getconf", '#!/bin/sh\necho x >> "$PHONE/asked"; wc -l < "$PHONE/asked"\n')
+    paths = [exported["float32", "tflite"], exported["int8_ptq", "tflite"]]
+    options = {"runs": 6, "fixed_performance": False, "energy": True, "reporter": heard}
+    figures = bench(
+        paths, device="adb", runner="scripted", record="it.json", **options
+    ).measurements
+    again = bench(paths, device="replay:it.json", reporter=heard).measurements
+    assert [m.facts_before["page_bytes"] for m in figures] == [
+        m.facts_before["page_bytes"] for m in again
+    ]
+    assert again == figures
+
+
 def test_a_pmic_is_read_where_there_is_one(phone, scripted, path, here, heard) -> None:
     phone.battery(1_000_000)
     phone.pace(load_ua=3_000_000)

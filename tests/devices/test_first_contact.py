@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from mobiledeploy.cli.doctor import command
 from mobiledeploy.core import native, records
+from mobiledeploy.core.errors import UsageError
 from mobiledeploy.devices import _remote
 from mobiledeploy.steps import first_contact
 from mobiledeploy.steps.first_contact import ContactStep, FirstContact
@@ -101,6 +102,12 @@ def test_messages_lose_the_serial_number_and_whose_lease_it_is(phone, here, hear
     assert step.state == "failed"
     assert step.about.startswith("phone SERIAL is leased to another computer for ")
     assert "alices-laptop" not in Path("contact.json").read_text()
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_first_step(here, heard) -> None:
+    with pytest.raises(UsageError, match="there is no folder nowhere"):
+        doctor_phone(record="nowhere/contact.json", reporter=heard)
+    assert heard.said == []
 
 
 def test_without_adb_the_rest_is_skipped(here, heard, monkeypatch) -> None:

@@ -153,7 +153,18 @@ def test_a_timing_compares_the_delegate_with_the_cpu(linux_phone, path, here, he
     (again,) = bench([path], device=f"replay:{here / 'timing.json'}").measurements
     assert again == wrong
     (plain,) = bench([path], delegate="none", **settings).measurements
-    assert plain.cpu_steps is None
+    assert (plain.cpu_steps, plain.left_operators) == (None, ())
+
+
+def test_a_timing_stands_without_the_answer_of_the_cpu(linux_phone, path, here, heard) -> None:
+    dies = 'case "$*" in *"--delegate none"*) exit 1;; esac'
+    linux_phone.tool("taskset", f'#!/bin/sh\n{dies}\nshift; exec "$@"\n')
+    settings = {"device": "adb", "runs": 6, "fixed_performance": False, "reporter": heard}
+    (timing,) = bench([path], **settings).measurements
+    assert timing.cpu_steps is None
+    (line,) = (line for line in heard.said if "built-in kernels" in line)
+    assert line.startswith(f"{path.name}: its answer is not compared with that of the built-in")
+    assert linux_phone.files() == []
 
 
 def test_strict_takes_no_answers_of_a_split_graph(linux_phone, exported, here, heard) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,7 @@ from tf_keras import layers
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.formats import tflite
 from mobiledeploy.graphs import execution, sparse
+from mobiledeploy.graphs import graph as graph_module
 from mobiledeploy.graphs.graph import Graph
 
 SIZE = 16
@@ -146,3 +149,32 @@ def test_a_damaged_file_is_refused_in_a_line(files) -> None:
     graph.subgraph.tensors[index].sparsity.traversalOrder = [0]
     with pytest.raises(InputError, match="sparse constant .* is damaged: the order of traversal"):
         Graph(graph.pack()).constant(index)
+
+
+def test_a_few_bytes_do_not_fill_the_memory(files, monkeypatch) -> None:
+    def matrix(rows: int, columns: int) -> schema.SparsityParametersT:
+        parameters = compressed(np.zeros((1, 1)))
+        parameters.dimMetadata = [schema.DimensionMetadataT(), schema.DimensionMetadataT()]
+        for level, size in zip(parameters.dimMetadata, (rows, columns), strict=True):
+            level.denseSize = size
+        return parameters
+
+    tracemalloc.start()
+    try:
+        # All of it would have to be stored, and one value is.
+        with pytest.raises(ValueError, match="values of another number"):
+            sparse.dense(matrix(1 << 13, 1 << 13), (1 << 13, 1 << 13), np.ones(1))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    # One constant is within its limit, and many are not.
+    monkeypatch.setattr(graph_module, "_MOST_SPARSE", 100)
+    with pytest.raises(InputError, match="sparse constants of the TFLite file are too large"):
+        Graph(files[1]).fill_in_zeros()
+
+
+def test_a_sparse_tensor_without_values_is_refused(files) -> None:
+    graph = Graph(files[1])
+    graph.subgraph.tensors[stored_sparse(graph)[0]].buffer = 0
+    with pytest.raises(InputError, match="the sparse tensor .* is no constant"):
+        graph.fill_in_zeros()

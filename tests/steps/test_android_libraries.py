@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -109,8 +111,38 @@ def test_other_files_and_damaged_ones_are_refused(built, tmp_path: Path) -> None
             continue
 
 
-def test_a_directory_that_no_app_has_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"PK\5\6" + b"\0" * 8 + b"\xff\xff\xff\x7f" + b"\0" * 6,
+        # Its place looks like the start of another end.
+        b"PK\5\6" + b"\0" * 8 + b"\xff\xff\xff\x7fPK\5\6\0\0",
+        # The size that counts is that of the directory of a file above 4 GB.
+        b"PK\6\7" + b"\0" * 16 + b"PK\5\6" + b"\0" * 18,
+    ],
+)
+def test_a_directory_that_no_app_has_is_refused(end: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.apk"
-    path.write_bytes(b"PK\5\6" + b"\0" * 8 + b"\xff\xff\xff\x7f" + b"\0" * 6)
+    path.write_bytes(end)
     with pytest.raises(InputError, match="directory is too large"):
         android_libraries.check(path)
+
+
+def test_a_library_that_names_many_is_expanded_once(tmp_path: Path) -> None:
+    """Each of them would expand 16 MB again, which takes minutes."""
+    names = b"\0" + b"".join(f"lib{i:05}.so\0".encode() for i in range(20_000))
+    needed = b"".join(struct.pack("<qQ", 1, 1 + 12 * i) for i in range(20_000))
+    dynamic = needed + struct.pack("<qQqQ", 5, 16 << 20, 0, 0)
+    head = struct.pack("<HHIQQQIHHHHHH", 3, 183, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    size = 16 << 20
+    end = size + len(names)
+    segments = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, end, end, 16384)
+    segments += struct.pack("<IIQQQQQQ", 2, 4, end, 0, 0, len(dynamic), len(dynamic), 8)
+    content = (b"\x7fELF\2\1\1".ljust(16, b"\0") + head + segments).ljust(size, b"\0")
+    path = app(
+        tmp_path / "a.apk",
+        {"lib/arm64-v8a/liba.so": content + names + dynamic},
+    )
+    start = time.monotonic()
+    assert states(path) == {"lib/arm64-v8a/liba.so": "lacking"}
+    assert time.monotonic() - start < 10

@@ -24,6 +24,8 @@ def path(exported) -> Path:
 
 def test_operators_are_named_with_their_layers(path) -> None:
     assert delegates.left(path, READY) == ()
+    # Without a delegate nothing was left by one.
+    assert delegates.left(path, replace(READY, delegate="none", left_nodes=(0, 30))) == ()
     # A number that no operator has comes from a runner that is wrong.
     nodes = delegates.left(path, replace(READY, left_nodes=(0, 30, 31, -1)))
     first, last = nodes

@@ -19,10 +19,12 @@ CARD = Target("pixel-3", "none", "tflite", 4, "none")
 SHA = figures.SHA
 
 
-def timed(ns: int, sha: str = SHA, model: str = "Pixel 3", **change: object) -> None:
+def timed(
+    ns: int, sha: str = SHA, model: str = "Pixel 3", name: str = "net", **change: object
+) -> None:
     target = dataclasses.replace(PHONE, **change)
     timing = figures.measured(sha, ns, target=target, facts_before={"model": model})
-    figures.keep(figures.artifact(sha), timing)
+    figures.keep(figures.artifact(sha, name), timing)
 
 
 def estimate(
@@ -94,7 +96,7 @@ def test_an_estimate_of_something_else_is_left_out(here: Path, change) -> None:
 def test_the_cards_own_points_are_shown_and_not_counted(here: Path) -> None:
     shas = [letter * 64 for letter in "abcd"]
     for sha, is_point in zip(shas, (False, False, True, None), strict=True):
-        timed(1_000_000, sha)
+        timed(1_000_000, sha, name=f"net_{sha[0]}")
         estimate(1_100_000.0 if sha != shas[1] else 1_300_000.0, sha, is_point)
     (one,) = calibrations()
     assert (one.card, one.series) == ("pixel-3", "tflite 2019, float32, 4 threads")
@@ -110,8 +112,20 @@ def test_the_cards_own_points_are_shown_and_not_counted(here: Path) -> None:
         "yes, a point",
         "yes, perhaps a point",
     ]
-    assert "1 of 2 timings within the 95 % interval" in table.title
+    assert "1 of 2 networks within the 95 % interval" in table.title
     assert "RMSPE 22.4 %, median error +20.0 %" in table.title
+
+
+def test_files_of_one_network_count_once(here: Path) -> None:
+    for number in range(6):
+        timed(1_000_000 + number, str(number) * 64)
+        estimate(1_300_000.0, str(number) * 64)
+    (one,) = calibrations()
+    assert (one.counted, one.within, len(one.pairs)) == (1, 0, 6)
+    assert one.bias == pytest.approx(1_300_000 / 1_000_005 - 1)
+    assert one.coverage is not None
+    # One network out of its interval says little about the others.
+    assert one.coverage[1] > 0.9
 
 
 def test_an_estimate_of_before_the_network_was_a_point_stays(here: Path) -> None:

@@ -194,7 +194,7 @@ def test_estimates_stand_beside_timings(here: Path, format_: str) -> None:
         assert (one.card, one.counted, one.within, len(one.pairs)) == ("pixel-6", 1, 1, 2)
     else:
         assert "pixel-6, litert 2024 with xnnpack, int8, 1 thread" in text
-        assert "1 of 1 timing within the 95 % interval" in text
+        assert "1 of 1 network within the 95 % interval" in text
         assert "+10.0 %" in text
         assert "yes, a point" not in text
         assert "no, a point" in text
