@@ -27,7 +27,7 @@ from mobiledeploy.core.types import (
     NativeLibrary,
     Target,
 )
-from mobiledeploy.steps import golden_inputs
+from mobiledeploy.steps import golden_inputs, instruction_sets
 
 RUNS = 5
 WARMUPS = 2
@@ -191,6 +191,7 @@ def _record(
             if name.startswith("version_")
         },
         warnings=tuple(warnings),
+        isa=instruction_sets.of_runner(ready.cpu),
     )
 
 
