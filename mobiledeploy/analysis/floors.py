@@ -70,6 +70,11 @@ class LayerFloor(Record):
     ratio: float | None
     kernel: str = ""
 
+    @property
+    def above(self) -> int:
+        """The instructions above the floor; 0 if they are not known."""
+        return 0 if self.instructions is None else self.instructions - self.floor
+
 
 @dataclass(frozen=True)
 class KindFloor(Record):
@@ -92,11 +97,11 @@ class InstructionFloors(Record):
 
     `instructions` are counted, `floor` is derived from counted mult-adds; neither is a time. `isa`
     is the core's instruction set, on which the floor depends. `multiplying` are the instructions
-    that multiply, of whatever width. `other_instructions` are those of
-    layers without mult-adds and of the runtime between layers; None if the runtime does not report
-    layers. `most` are the layers with the most instructions above their floor, largest first, until
-    they hold half of all or are five; `most_share` is what they hold, a fraction. `uncounted` is as
-    in `Cost`.
+    that multiply, of whatever width. `other_instructions` are those outside of the reported layers:
+    of operators without mult-adds, and of the runtime between operators; None if no layer is
+    reported. `most` are the layers with the most instructions above their floor, largest first,
+    until they hold half of all or are five; `most_share` is what they hold, a fraction. `uncounted`
+    is as in `Cost`.
     """
 
     name: str
@@ -114,7 +119,7 @@ class InstructionFloors(Record):
     other_instructions: int | None
     layers: tuple[LayerFloor, ...]
     kinds: tuple[KindFloor, ...]
-    most: tuple[str, ...]
+    most: tuple[LayerFloor, ...]
     most_share: float
     uncounted: tuple[str, ...]
     kind: Literal["counted"] = "counted"
@@ -192,11 +197,11 @@ def floors(name: str, source: str, layers: Sequence[Layer], counted: Counted) ->
             same = by_name.get(row.name, [])
             executed = same.pop(0) if same else None
             rows.append(_layer(layer, row, executed, features, usual))
-    told = [row for row in rows if row.instructions is not None]
+    counted_rows = [row for row in rows if row.instructions is not None]
     floor = sum(row.floor for row in rows)
-    within = sum(row.instructions or 0 for row in told)
+    within = sum(row.instructions or 0 for row in counted_rows)
     above = counted.instructions - floor
-    most = _most(told, above)
+    most = _most(counted_rows, above)
     return InstructionFloors(
         name=name,
         source=source,
@@ -211,11 +216,11 @@ def floors(name: str, source: str, layers: Sequence[Layer], counted: Counted) ->
         multiplying=sum(counted.by_class.get(x, 0) for x in layer_counts.MULTIPLICATIONS),
         ratio=_ratio(counted.instructions, floor),
         # The profiled inference may take a few instructions more than the plain one.
-        other_instructions=max(0, counted.instructions - within) if told else None,
+        other_instructions=max(0, counted.instructions - within) if counted_rows else None,
         layers=tuple(rows),
-        kinds=_kinds(told, above),
-        most=tuple(row.name for row in most),
-        most_share=sum(map(_above, most)) / above if most else 0.0,
+        kinds=_kinds(counted_rows, above),
+        most=most,
+        most_share=sum(row.above for row in most) / above if most else 0.0,
         uncounted=cost.uncounted,
     )
 
@@ -305,15 +310,11 @@ def _kinds(layers: Sequence[LayerFloor], above: int) -> tuple[KindFloor, ...]:
 
 def _most(layers: Sequence[LayerFloor], above: int) -> tuple[LayerFloor, ...]:
     most: list[LayerFloor] = []
-    for layer in sorted(layers, key=_above, reverse=True):
-        if _above(layer) <= 0 or len(most) == MOST or 2 * sum(map(_above, most)) >= above:
+    for layer in sorted(layers, key=lambda one: one.above, reverse=True):
+        if layer.above <= 0 or len(most) == MOST or 2 * sum(one.above for one in most) >= above:
             break
         most.append(layer)
     return tuple(most)
-
-
-def _above(layer: LayerFloor) -> int:
-    return (layer.instructions or 0) - layer.floor
 
 
 def _ratio(instructions: int, floor: int) -> float | None:

@@ -217,13 +217,10 @@ def _show_floors(found: InstructionFloors) -> None:
     if found.uncounted:
         click.echo(f"not counted in the floor: {', '.join(found.uncounted)}")
     if not found.kinds:
-        click.echo(f"{found.runtime} does not report instructions by layer")
+        click.echo(f"{found.runtime} did not report instructions by layer")
     elif found.most:
-        by_name = {layer.name: layer for layer in found.layers}
-        parts = [
-            f"{layer.name.partition(';')[0]} ({(layer.instructions or 0) - layer.floor:,})"
-            for layer in (by_name[name] for name in found.most)
-        ]
+        # TFLite joins the names of fused operators.
+        parts = [f"{one.name.partition(';')[0]} ({one.above:,})" for one in found.most]
         share = units.percent(found.most_share)
         click.echo(
             f"{share} of the {found.above:,} instructions above the floor are in {len(parts)} of "

@@ -118,7 +118,7 @@ def test_the_total_the_kinds_and_where_the_distance_is() -> None:
         ("Conv 1x1", 2, 700 / 512),
     ]
     assert one.kinds[0].share == 712 / 1020
-    assert (one.most, one.most_share) == (("b",), 712 / 1020)
+    assert ([layer.name for layer in one.most], one.most_share) == (["b"], 712 / 1020)
     layers_table, kinds_table = one.tables()
     assert [row[0] for row in layers_table.rows][-2:] == ["all others, and the runtime", "total"]
     assert layers_table.rows[-1][-3:] == ("800", "1,820", "2.27")
@@ -131,6 +131,7 @@ def test_names_that_repeat_stand_for_one_layer_each() -> None:
     runs = tuple(LayerCount("a", "CONV_2D", number) for number in (500, 600))
     one = floors("a", "a", layers, counted("0" * 64, 1100, by_layer=runs, isa=A76))
     assert [layer.instructions for layer in one.layers] == [500, 600]
+    assert [layer.above for layer in one.most] == [344]
 
 
 def test_a_file_that_multiplies_nothing_has_no_ratio() -> None:
