@@ -211,6 +211,10 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
+    alone = {one.node for one in executed if one.node is not None}
+    # Without a delegate nothing moves; ONNX Runtime names its operators.
+    order = layer_counts.run_order(layers, alone) if alone else range(len(layers))
+    layers = tuple(layers[i] for i in order)
     found = layer_counts.places([one.kernel for one in executed], [layer.op for layer in layers])
     return tuple(
         LayerCount(
