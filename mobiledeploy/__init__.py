@@ -28,6 +28,11 @@ if TYPE_CHECKING:
         LayerCost as LayerCost,
         Share as Share,
     )
+    from mobiledeploy.analysis.floors import (
+        InstructionFloors as InstructionFloors,
+        KindFloor as KindFloor,
+        LayerFloor as LayerFloor,
+    )
     from mobiledeploy.analysis.pipelines import (
         PipelineDiagnosis as PipelineDiagnosis,
     )
@@ -199,6 +204,7 @@ if TYPE_CHECKING:
         TableComparison as TableComparison,
         analyze as analyze,
         analyze_best as analyze_best,
+        analyze_instructions as analyze_instructions,
         analyze_quantization as analyze_quantization,
         analyze_table as analyze_table,
     )

@@ -34,6 +34,7 @@ EVERYWHERE = {"json", "quiet", "verbose"}
 OF_THEIR_OWN = {
     "analyze": {
         "analyze_best": {"best", "max_mult_adds", "max_size", "min_top1"},
+        "analyze_instructions": {"device"},
         "analyze_quantization": {
             "quantization",
             "reference",

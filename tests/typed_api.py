@@ -10,6 +10,7 @@ def answers(model: md.KerasModel, reporter: md.Reporter) -> None:
     """Each verb with arguments of several kinds, and the type of its answer."""
     assert_type(md.analyze("model.tflite"), md.Analysis)
     assert_type(md.analyze_best(max_mult_adds=10**8, min_top1=60), md.BudgetChoices)
+    assert_type(md.analyze_instructions("a.tflite"), md.InstructionFloors)
     assert_type(md.analyze_quantization(Path("a.tflite")), md.QuantizationDiagnosis)
     assert_type(md.analyze_table("mobilenet_v1"), md.TableComparison)
     assert_type(md.bench(), md.BenchResult)

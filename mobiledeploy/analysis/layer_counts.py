@@ -9,8 +9,10 @@ are no layers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from mobiledeploy.core.types import Layer
 
 Counts = Mapping[str, int]
 """Instructions by class since the program began, and `bytes_...`."""
@@ -20,6 +22,8 @@ MULTIPLICATIONS = ("sdot", "mmla", "fmla", "fmla16", "fmadd", "mla")
 
 # LiteRT's profile, tflite::Profiler::EventType.
 _DEFAULT, _OPERATOR, _DELEGATED = "1", "2", "8"
+# Events around all operators: the second one is of files without a signature.
+_AROUND = ((_DEFAULT, "Invoke"), ("16", "invoke"))
 # Operators that a runtime neither leaves out nor splits, by their names in files and kernels.
 _PRODUCTS = (
     *("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL"),
@@ -31,11 +35,15 @@ _ORT_BEFORE, _ORT_AFTER = 4, 6
 
 @dataclass(frozen=True)
 class Executed:
-    """An operator that ran: its name in the engine, and its instructions."""
+    """An operator that ran: its name in the engine, and its instructions.
+
+    `node` is its place among the operators of the file, None if the engine does not tell it.
+    """
 
     name: str
     kernel: str
     counts: Counts
+    node: int | None = None
 
 
 def instructions(counts: Counts) -> int:
@@ -75,9 +83,10 @@ def of_litert(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
             layers.append(_executed(tag, readings, at - 1, at))
             at += 1
         elif kind == _OPERATOR:
-            layers.append(_executed(tag, readings, at, at + 1))
+            own = int(node) if node.isdecimal() else None
+            layers.append(replace(_executed(tag, readings, at, at + 1), node=own))
             at += 2
-        elif kind == _DEFAULT and tag == "Invoke":
+        elif (kind, tag) in _AROUND:
             # It ends after the operators that come next.
             at += 1
             wraps += 1
@@ -87,6 +96,35 @@ def of_litert(profile: str, readings: Sequence[Counts]) -> tuple[Executed, ...]:
     return tuple(layers) if at + wraps + 1 == len(readings) else ()
 
 
+def run_order(layers: Sequence[Layer], alone: Collection[int]) -> tuple[int, ...]:
+    """The order in which TFLite runs the operators of a file with a delegate.
+
+    The delegate gets as much as possible at once: what needs nothing of an operator that it leaves
+    runs before that one, wherever it stands in the file. TFLite does it by
+    PartitionGraphIntoIndependentNodeSubsets (tensorflow/lite/graph_info.cc).
+
+    Args:
+        layers: all operators, in the order of the file.
+        alone: the places of those that the delegate did not take.
+    """
+    to_come = {t.name for layer in layers for t in layer.outputs}
+    rest, order = list(range(len(layers))), list[int]()
+    while rest:
+        part = list[int]()
+        for i in rest:
+            if any(t.name in to_come for t in layers[i].inputs):
+                continue
+            if not part or (i in alone) == (part[0] in alone):
+                part.append(i)
+                to_come.difference_update(t.name for t in layers[i].outputs)
+        if not part:
+            # Not in an order that can run, as the names of its tensors say.
+            return tuple(range(len(layers)))
+        order += part
+        rest = [i for i in rest if i not in part]
+    return tuple(order)
+
+
 def places(kernels: Sequence[str], ops: Sequence[str]) -> tuple[int | None, ...]:
     """For each kernel that ran, in their order, the operator of the file that it is; None unknown.
 
@@ -94,10 +132,10 @@ def places(kernels: Sequence[str], ops: Sequence[str]) -> tuple[int | None, ...]
     one (a mean and a reshape). Convolutions and matrix products stay what they are, so they are
     matched first. What is between two of them is matched if it is as many, and else by name.
     """
-    if len(kernels) == len(ops):
-        return tuple(range(len(ops)))
     ours = [i for i, kernel in enumerate(kernels) if kernel.startswith(_PRODUCTS)]
     theirs = [i for i, op in enumerate(ops) if op in _PRODUCTS]
+    if len(kernels) == len(ops) and (ours == theirs or not ours):
+        return tuple(range(len(ops)))
     operators: list[int | None] = [None] * len(kernels)
     if len(ours) != len(theirs):
         return tuple(operators)

@@ -12,6 +12,7 @@ from mobiledeploy.core import units
 from mobiledeploy.core.errors import UsageError
 
 if TYPE_CHECKING:
+    from mobiledeploy.analysis.floors import InstructionFloors
     from mobiledeploy.steps import diagnose
     from mobiledeploy.steps.arguments import ImageOptions
     from mobiledeploy.verbs import analyze as verb
@@ -36,6 +37,10 @@ _CAUSES = {
     "--classes", type=int, help="Default: 1000; 80 of a detector, 19 of segmentation."
 )
 @_settings.option("--table", metavar="NAME", help="Compare a published table with our networks.")
+@_settings.option(
+    "--device",
+    help="Count FILE's instructions beside their floor on emulator:CORE, or on a phone's core.",
+)
 @_settings.option("--best", is_flag=True, help="List the published networks that fit a budget.")
 @_settings.option("--max-mult-adds", type=_frame.Amount(), help="Budget of --best, such as 150M.")
 @_settings.option(
@@ -83,6 +88,7 @@ def command(
     res: int | None,
     classes: int | None,
     table: str | None,
+    device: str | None,
     best: bool,
     max_mult_adds: int | None,
     max_size: int | None,
@@ -103,7 +109,8 @@ def command(
     FILE is a model of your own (.h5, .keras, SavedModel) or a finished .tflite or .onnx. Mult-adds
     are counted as the MobileNet papers do: convolutions and fully connected layers, without biases.
 
-    With --quantization, FILE is a .tflite or .onnx of integers, of export or of any other tool.
+    With --device, FILE is a .tflite or .onnx. With --quantization, it is one of integers, of export
+    or of any other tool.
     """
     from mobiledeploy.verbs import analyze as verb
 
@@ -132,6 +139,12 @@ def command(
             "--quantization takes an artifact and stands alone",
             "mobiledeploy analyze build/NAME/int8_best.tflite --quantization",
         )
+    others = best or table or quantization or model_explorer
+    if device is not None and (others or network != ["file"]):
+        raise UsageError(
+            "--device takes a file and stands alone",
+            "mobiledeploy analyze build/NAME/int8_best.tflite --device emulator:cortex-a76",
+        )
     if (best or table) and model_explorer is not None:
         raise UsageError(
             "--model-explorer goes with a file", "leave it out, or name a .tflite or .onnx"
@@ -156,6 +169,10 @@ def command(
                 **images,
             )
             _frame.emit_json(diagnosis) if json else _show_diagnosis(diagnosis)
+            return
+        if device is not None and file is not None:
+            instructions = verb.analyze_instructions(file, device=device, reporter=terminal)
+            _frame.emit_json(instructions) if json else _show_floors(instructions)
             return
         if table:
             comparison = verb.analyze_table(table, reporter=terminal)
@@ -187,6 +204,28 @@ def _show(analysis: verb.Analysis) -> None:
     )
     if analysis.uncounted:
         click.echo(f"not counted: {', '.join(analysis.uncounted)}")
+
+
+def _show_floors(found: InstructionFloors) -> None:
+    _frame.show(found)
+    if found.ratio is not None:
+        times = found.multiplying / found.floor
+        click.echo(
+            f"{found.multiplying:,} of the instructions multiply, {times:.2f} x the floor; "
+            "the others load, store, requantize and loop"
+        )
+    if found.uncounted:
+        click.echo(f"not counted in the floor: {', '.join(found.uncounted)}")
+    if not found.kinds:
+        click.echo(f"{found.runtime} did not report instructions by layer")
+    elif found.most:
+        # TFLite joins the names of fused operators.
+        parts = [f"{one.name.partition(';')[0]} ({one.above:,})" for one in found.most]
+        share = units.percent(found.most_share)
+        click.echo(
+            f"{share} of the {found.above:,} instructions above the floor are in {len(parts)} of "
+            f"{units.several(len(found.layers), 'layer')}: {', '.join(parts)}"
+        )
 
 
 def _show_diagnosis(diagnosis: diagnose.QuantizationDiagnosis) -> None:

@@ -1463,7 +1463,8 @@ class Counted(Record):
     the bytes of load and store instructions. `host_difference` is the largest difference of an
     output value from that of the same runtime on this host, in steps of the code for integers.
     `versions` holds those of everything that a count depends on: the emulator, the counter, the
-    runner, the runtime and the libraries.
+    runner, the runtime and the libraries. `isa` is the core's instruction set; "" in records of
+    before it was kept.
     """
 
     artifact_sha256: str
@@ -1479,6 +1480,7 @@ class Counted(Record):
     host_difference: float
     versions: Mapping[str, str]
     warnings: tuple[NamedWarning, ...] = ()
+    isa: str = ""
     kind: Literal["counted"] = "counted"
 
 

@@ -27,7 +27,7 @@ from mobiledeploy.core.types import (
     NativeLibrary,
     Target,
 )
-from mobiledeploy.steps import golden_inputs
+from mobiledeploy.steps import golden_inputs, instruction_sets
 
 RUNS = 5
 WARMUPS = 2
@@ -191,6 +191,7 @@ def _record(
             if name.startswith("version_")
         },
         warnings=tuple(warnings),
+        isa=instruction_sets.of_runner(ready.cpu),
     )
 
 
@@ -210,6 +211,10 @@ def _layers(job: _CountJob, profiled: _Run) -> tuple[LayerCount, ...]:
     layers = (
         FORMATS.load(job.artifact.format).inspect(inputs.read(job.path, inputs.FINISHED)).layers
     )
+    alone = {one.node for one in executed if one.node is not None}
+    # Without a delegate nothing moves; ONNX Runtime names its operators.
+    order = layer_counts.run_order(layers, alone) if alone else range(len(layers))
+    layers = tuple(layers[i] for i in order)
     places = layer_counts.places([one.kernel for one in executed], [layer.op for layer in layers])
     return tuple(
         LayerCount(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mobiledeploy.analysis import cost as costs
 from mobiledeploy.analysis.cost import LayerCost, Share
+from mobiledeploy.analysis.floors import InstructionFloors, floors
 from mobiledeploy.core import artifacts, cards, inputs, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
@@ -20,6 +21,7 @@ from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
     ChannelOrder,
     Counted,
+    FileFacts,
     Layer,
     ModelFile,
     ModelSpec,
@@ -37,11 +39,14 @@ from mobiledeploy.steps import (
     node_data,
     published,
     quantization_plot,
+    resolve,
     shrunk_layers,
 )
 from mobiledeploy.steps import tracing_process as trace_verb
 from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
+from mobiledeploy.steps.bench_figures import time_artifacts
 from mobiledeploy.steps.diagnose import QuantizationDiagnosis
+from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.live_models import KerasModel, as_file
 from mobiledeploy.steps.node_data import NodeFigure
 from mobiledeploy.steps.published import Published, PublishedLayer, PublishedShare
@@ -279,13 +284,17 @@ def analyze(
 
 
 def _need_nodes(file: AnyPath | KerasModel | None, place: Path) -> None:
+    _need_finished(file, "--model-explorer")
+    node_data.check(place)
+
+
+def _need_finished(file: AnyPath | KerasModel | None, option: str) -> None:
     suffixes = [FORMATS.load(name).SUFFIX for name in FORMATS.names()]
     if not isinstance(file, str | os.PathLike) or Path(file).suffix not in suffixes:
         raise UsageError(
-            f"--model-explorer takes a finished file: {' or '.join(sorted(suffixes))}",
+            f"{option} takes a finished file: {' or '.join(sorted(suffixes))}",
             "export the model, and analyze what was written",
         )
-    node_data.check(place)
 
 
 def _write_nodes(place: Path, figures: Sequence[NodeFigure], reporter: Reporter) -> None:
@@ -358,14 +367,9 @@ def _analysis(model: TracedModel, source: str) -> Analysis:
 def _analyze_finished(path: Path) -> Analysis | None:
     """The analysis of a TFLite or ONNX file, None for other files."""
     for name in FORMATS.names():
-        shelf = FORMATS.load(name)
-        if path.suffix != shelf.SUFFIX:
+        if path.suffix != FORMATS.load(name).SUFFIX:
             continue
-        data = inputs.read(path, inputs.FINISHED)
-        try:
-            facts = shelf.inspect(data)
-        except InputError as error:
-            raise InputError(f"{path}: {error.message}", error.hint) from error
+        facts = _facts(path)
         cost = costs.cost(facts.layers)
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
@@ -387,6 +391,15 @@ def _analyze_finished(path: Path) -> Analysis | None:
     return None
 
 
+def _facts(path: Path) -> FileFacts:
+    """What a finished file holds; InputError with its path if it cannot be read."""
+    (shelf,) = (one for one in map(FORMATS.load, FORMATS.names()) if path.suffix == one.SUFFIX)
+    try:
+        return shelf.inspect(inputs.read(path, inputs.FINISHED))
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+
+
 def _classes(task: str) -> int:
     """The classes that a network of this task is counted with."""
     return CLASSES.get(task, CLASSES["classification"])
@@ -401,6 +414,54 @@ def _shrunk(path: Path) -> tuple[ShrunkLayer, ...]:
     except InputError:
         # A count needs no record.
         return ()
+
+
+# Instructions beside the least that they could be.
+
+
+def analyze_instructions(
+    file: AnyPath, *, device: str = "emulator", reporter: Reporter | None = None
+) -> InstructionFloors:
+    """Counts a file's instructions by layer on an emulated core, and the floor of each layer.
+
+    This is `analyze --device` on the command line. A floor is the number of the core's widest
+    instructions that multiply the layer's numbers (`analysis.floors`). The count goes to the store.
+
+    Example:
+        >>> found = md.analyze_instructions("build/mobilenet_v1_0.5_160_demo/int8_best.tflite")
+        >>> found.ratio, found.most
+
+    Args:
+        file: a finished .tflite or .onnx. ONNX Runtime does not report instructions by layer, so
+            an .onnx has only its total.
+        device: `emulator:CORE`, or the device card of a phone, whose emulated core is taken.
+        reporter: is told of progress and warnings; the default is a `PythonReporter`.
+
+    Returns:
+        Each layer that multiplies, and where most instructions above the floor are.
+
+    Raises:
+        UsageError: not a finished file; an unknown device, or one that does not count instructions.
+        InputError: a file that cannot be read or run.
+        DeviceError: the runner died or hangs, or the card names no emulated core.
+        MissingError: the emulator is not installed.
+    """
+    reporter = reporter or PythonReporter()
+    _need_finished(file, "--device")
+    path = Path(file)
+    place = resolve.resolve(device, "emulator")
+    if not place.counts_instructions:
+        raise UsageError(
+            f"{device} does not count instructions",
+            "--device emulator:cortex-a76; mobiledeploy devices lists the cores",
+        )
+    layers = _facts(path).layers
+    failures = Failures()
+    figures = time_artifacts([path], failures, device=place.name, reporter=reporter)
+    failures.check()
+    counted = figures[path]
+    assert isinstance(counted, Counted)
+    return floors(records.file_name(path.name), records.file_name(path), layers, counted)
 
 
 # Published beside computed.

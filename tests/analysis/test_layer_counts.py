@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobiledeploy.analysis import layer_counts
+from mobiledeploy.core.types import Layer, Tensor
 
 # One XNNPACK partition of two operators, then one of TFLite's own.
 LITERT = """1\t0\tLiteRT::Run[buffer registration]
@@ -34,6 +35,14 @@ def test_litert_operators_get_what_was_executed_between_their_readings() -> None
     assert (first.counts["sdot"], second.counts["sdot"], third.counts["sdot"]) == (100, 200, 300)
     assert first.kernel == "Convolution (NHWC, QC8) IGEMM, sdot"
     assert layer_counts.instructions(second.counts) == 2200
+
+
+def test_a_file_without_a_signature_has_one_more_event_around() -> None:
+    profile = LITERT.replace("1\t0\tInvoke", "16\t18446744073709551615\tinvoke\n1\t0\tInvoke")
+    at = readings(1, 1, 1, 1, 1, 1, 100, 200, 1, 300, 1, 1, 1, 1, 1)
+    layers = layer_counts.of_litert(profile, at)
+    assert [one.counts["sdot"] for one in layers] == [100, 200, 300]
+    assert [one.node for one in layers] == [None, None, 2]
 
 
 @given(st.integers(0, 40).filter(lambda n: n != 13))
@@ -99,3 +108,42 @@ def test_operators_of_another_number_of_products_stay_unknown() -> None:
     assert layer_counts.places([], ["ADD"]) == ()
     # Twice the same kind, once in the file: one of them only.
     assert layer_counts.places(["Add (ND)", "Add (ND)"], ["ADD"]) == (0, None)
+
+
+def operators(*names: str) -> list[Layer]:
+    """Each as `output:op<input,input`."""
+    made = []
+    for name in names:
+        output, _, rest = name.partition(":")
+        op, _, read = rest.partition("<")
+        inputs = tuple(Tensor(x, (1,), "int8") for x in read.split(","))
+        made.append(Layer(output, op, inputs, (Tensor(output, (1,), "int8"),)))
+    return made
+
+
+def test_a_delegate_takes_what_it_can_before_an_operator_that_it_leaves() -> None:
+    """LR-ASPP: a convolution near the end of the file reads what the first one made."""
+    net = operators("a:CONV_2D<x", "b:HARD_SWISH<a", "c:CONV_2D<b", "d:CONV_2D<a", "e:ADD<c,d")
+    assert layer_counts.run_order(net, {1}) == (0, 3, 1, 2, 4)
+    # With it throughout, or without it, the file's order stands.
+    assert layer_counts.run_order(net, set()) == (0, 1, 2, 3, 4)
+    assert layer_counts.run_order(net, {0, 1, 2, 3, 4}) == (0, 1, 2, 3, 4)
+
+
+def test_an_operator_that_is_left_waits_for_all_that_can_run_before() -> None:
+    """SSDLite: one concatenation ends the boxes, and the scores come after it in the file."""
+    net = operators("a:CONV_2D<x", "b:CONCATENATION<a", "c:CONV_2D<x", "d:CONCATENATION<c,b")
+    assert layer_counts.run_order(net, {1, 3}) == (0, 2, 1, 3)
+
+
+def test_tensors_that_wait_for_one_another_keep_the_order_of_the_file() -> None:
+    assert layer_counts.run_order(operators("a:ADD<b", "b:ADD<a"), {1}) == (0, 1)
+    # A name twice, as tools write it.
+    assert layer_counts.run_order(operators("a:ADD<x", "a:ADD<a"), {1}) == (0, 1)
+
+
+def test_as_many_kernels_as_operators_are_not_the_same_ones() -> None:
+    """A reshape was left out, and a mean became two."""
+    ran = ["Convolution (NHWC, QC8) IGEMM", "Mean (ND)", "Static Reshape (NC)", "Fully Connected"]
+    file = ["RESHAPE", "CONV_2D", "MEAN", "FULLY_CONNECTED"]
+    assert layer_counts.places(ran, file) == (1, 2, None, 3)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import click
 import click.testing
@@ -6,6 +7,7 @@ import onnx
 import pytest
 
 from mobiledeploy.analysis import quantization
+from mobiledeploy.analysis.floors import InstructionFloors
 from mobiledeploy.analysis.quantization import LayerError
 from mobiledeploy.cli._frame import Amount
 from mobiledeploy.cli.analyze import _where, command
@@ -251,7 +253,38 @@ def test_quantization_is_one_record(exported):
         (("a.tflite", "--quantization", "--plot", "a.gif"), "neither .svg nor .png"),
         (("a.tflite", "--quantization", "--model-explorer", "a.txt"), "is not a .json"),
         (("--best", "--model-explorer", "a.json"), "goes with a file"),
+        (("--device", "emulator"), "takes a file and stands alone"),
+        (("a.tflite", "--device", "emulator", "--res", 96), "stands alone"),
+        (("a.tflite", "--device", "emulator", "--quantization"), "stands alone"),
+        (("a.h5", "--device", "emulator"), "takes a finished file"),
+        (("a.tflite", "--device", "host"), "does not count instructions"),
     ],
 )
-def test_what_does_not_go_with_quantization_is_refused(arguments, message):
+def test_what_does_not_go_together_is_refused(arguments, message):
     assert message in refused(*arguments)
+
+
+def test_people_see_where_the_distance_from_the_floor_is(emulator, exported, here):
+    result = run(exported["int8_ptq", "tflite"], "--device", "emulator:cortex-a76")
+    assert result.exit_code == 0, result.output
+    message = result.stdout
+    assert "counted on an emulated cortex-a76, litert" in message
+    assert "not a time" in message
+    rows = [re.split(r"  +", line.rstrip()) for line in message.splitlines()]
+    total = next(row for row in rows if row[0] == "total")
+    floor, instructions = (int(cell.replace(",", "")) for cell in total[-3:-1])
+    assert float(total[-1]) == round(instructions / floor, 2) > 1
+    above = instructions - floor
+    where = next(line for line in message.splitlines() if f"of the {above:,} instructions" in line)
+    assert "in 5 of 28 layers: " in where or re.search("in [1-4] of 28 layers: ", where)
+    assert "of the instructions multiply" in message
+
+
+@pytest.mark.slow
+def test_onnx_has_a_total_and_no_layers(emulator, exported, here):
+    result = run(exported["int8_ptq", "onnx"], "--device", "emulator:cortex-a53", "--json", "-q")
+    found = records.loads(InstructionFloors, result.stdout)
+    assert found.kind == "counted"
+    assert found.ratio == found.instructions / found.floor > 1
+    assert {layer.instructions for layer in found.layers} == {None}
+    assert (found.kinds, found.most, found.other_instructions) == ((), (), None)

@@ -16,6 +16,7 @@ from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import analyze as analyze_verb
 from mobiledeploy.verbs.bench import bench
 from tests.conftest import ALL_CORES
+from tests.layers import Network
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "tflite"), ("int8_ptq", "onnx"), ("float32", "onnx")]
 # What multiplies integers and floats on each core: the A53 has no dot products.
@@ -111,6 +112,32 @@ def test_layers_have_the_names_of_the_file(emulator, exported, here, recipe: str
     c = counted(path, "cortex-a76")
     ran = [layer.name for layer in layers if layer.op != "DEQUANTIZE"]
     assert [layer.name for layer in c.by_layer] == ran
+
+
+def test_layers_that_ran_in_another_order_keep_their_names(emulator, here) -> None:
+    """XNNPACK leaves one operator, and what comes after it in the file runs before it."""
+    net = Network()
+    first = net.conv(net.image, 8, kernel=3)
+    kept = net.lite.op(
+        "LOCAL_RESPONSE_NORMALIZATION",
+        [first],
+        net.lite.shape(first),
+        options="LocalResponseNormalizationOptions",
+        radius=1,
+        bias=1.0,
+        alpha=1.0,
+        beta=0.5,
+    )
+    narrow, wide = net.conv(kept, 8), net.depthwise(first)
+    path = here / "a.tflite"
+    path.write_bytes(net.lite.file(net.pair("ADD", narrow, wide)))
+    names = [layer.name for layer in FORMATS.load("tflite").inspect(path.read_bytes()).layers]
+    c = counted(path, "cortex-a76")
+    assert [layer.name for layer in c.by_layer] == [names[i] for i in (0, 3, 1, 2, 4)]
+    kernels = {layer.op: layer.kernel for layer in c.by_layer}
+    assert "DWConv" in kernels["DEPTHWISE_CONV_2D"]
+    assert kernels["LOCAL_RESPONSE_NORMALIZATION"].startswith("LOCAL_RESPONSE_NORMALIZATION")
+    assert kernels["ADD"].startswith("Add")
 
 
 def test_no_fewer_multiplications_than_the_network_has(emulator, exported, here) -> None:

@@ -13,6 +13,7 @@ from mobiledeploy.core import cards
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Model
 from mobiledeploy.steps import card_specs, published
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import analyze as verb
 from mobiledeploy.verbs.analyze import Budget
 from tests.conftest import press
@@ -255,3 +256,42 @@ def test_a_card_of_a_task_without_a_usual_number_of_classes_is_counted(tmp_path,
     usual = verb.analyze(arch="mobilenet_v1", alpha=0.25, res=32)
     assert counted.classes == 1000
     assert (counted.mult_adds, counted.params) == (usual.mult_adds, usual.params)
+
+
+@pytest.mark.parametrize(
+    ("core", "recipe", "widest"),
+    [
+        ("cortex-a76", "int8_ptq", {("sdot", 16), ("smlal", 8)}),
+        ("cortex-a53", "int8_ptq", {("smlal", 8)}),
+        pytest.param("cortex-a76", "float32", {("fmla", 4)}, marks=pytest.mark.slow),
+        ("cortex-a76", "float16_full", {("fmla", 8)}),
+        pytest.param("cortex-a53", "float16_full", {("fmla", 4)}, marks=pytest.mark.slow),
+    ],
+)
+def test_no_count_is_below_its_floor(emulator, exported, here, core, recipe, widest):
+    path = exported[recipe, "tflite"]
+    found = verb.analyze_instructions(path, device=f"emulator:{core}")
+    assert found.core == core
+    assert found.mult_adds == verb.analyze(path).mult_adds
+    assert {(layer.instruction, layer.width) for layer in found.layers} == widest
+    assert all(layer.instructions > layer.floor for layer in found.layers)
+    # A floor is no guess: what multiplies is never less.
+    assert found.floor <= found.multiplying < found.instructions
+    within = sum(layer.instructions for layer in found.layers)
+    assert within + found.other_instructions == found.instructions
+    with Store.open() as store:
+        (kept,) = store.measurements_of(found.artifact_sha256)
+    assert (kept.instructions, kept.isa) == (found.instructions, found.isa)
+
+
+def test_floors_of_what_cannot_be_counted_are_refused(tmp_path):
+    broken = tmp_path / "a.tflite"
+    broken.write_bytes(b"no model at all")
+    with pytest.raises(InputError, match="a.tflite"):
+        verb.analyze_instructions(broken)
+    with pytest.raises(UsageError, match="takes a finished file"):
+        verb.analyze_instructions(tmp_path / "a.h5")
+    with pytest.raises(UsageError, match="host does not count instructions"):
+        verb.analyze_instructions(broken, device="host")
+    with pytest.raises(UsageError, match="nonsense"):
+        verb.analyze_instructions(broken, device="nonsense")
