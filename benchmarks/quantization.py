@@ -13,9 +13,7 @@ table and writes build/benchmarks/quantization.json.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import platform
 import shutil
 import tempfile
 import time
@@ -25,6 +23,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _results
 import _stock_tools
 import click
 import numpy as np
@@ -90,11 +89,8 @@ def main(real: Path | None, splits: int, network: tuple[str, ...], qat: bool) ->
         for split in track(range(splits), description=name, console=Console(stderr=True)):
             with tempfile.TemporaryDirectory() as folder:
                 results += compared(*DEALT[name](real, split, Path(folder)), split, qat)
-    show(results)
-    path = Path("build/benchmarks/quantization.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"host": platform.platform(), "results": [asdict(result) for result in results]}
-    path.write_text(json.dumps(content, indent=1))
+    content = {"results": [asdict(result) for result in results]}
+    _results.write("quantization", content, show(results))
 
 
 def dealt(count: int, split: int) -> tuple[np.ndarray, np.ndarray]:
@@ -294,7 +290,8 @@ def timed(engines: dict[str, Answer], image: np.ndarray) -> dict[str, float]:
     return {tool: 1e3 * float(np.median(row)) for tool, row in samples.items()}
 
 
-def show(results: list[Result]) -> None:
+def show(results: list[Result]) -> list[Table]:
+    tables = []
     for name in dict.fromkeys(result.network for result in results):
         rows = [result for result in results if result.network == name]
         splits = len({row.split for row in rows})
@@ -327,6 +324,8 @@ def show(results: list[Result]) -> None:
                 f"{mean('seconds'):.1f} s",
             )
         Console(width=140).print(table)
+        tables.append(table)
+    return tables
 
 
 if __name__ == "__main__":
