@@ -3,6 +3,9 @@
 Machines are shared and noisy: only a ratio from interleaved runs says anything, and only with its
 interval. Neighbouring runs see the same weather, so the ratio is the median of the paired ratios,
 with its distribution-free 95 % interval (`mobiledeploy.analysis.stats`).
+
+Errors of two tools on the same images are pairs too: their ratio is that of the means, with an
+interval over the images.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ from typing import NoReturn
 
 import _results
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from scipy.stats import bootstrap
 
 from mobiledeploy.analysis import stats
 from mobiledeploy.core.errors import UsageError
+
+RESAMPLES = 9999
 
 
 @dataclass(frozen=True)
@@ -88,3 +95,29 @@ def report(comparisons: list[Comparison], path: Path) -> NoReturn:
     content = {"comparisons": [asdict(c) for c in comparisons]}
     _results.write(path.stem, content, [table], path)
     sys.exit(0 if all(c.met for c in comparisons) else 1)
+
+
+def mean_ratio(
+    ours: NDArray[np.float64], theirs: NDArray[np.float64]
+) -> tuple[float, float, float]:
+    """The ratio of the means of errors [N] of two tools on the same N images, and its limits.
+
+    The limits are the ends of the 95 % interval by the paired bootstrap over the images (BCa, B.
+    Efron 1987, Journal of the American Statistical Association 82:171).
+    """
+
+    def ratio(
+        top: NDArray[np.float64], bottom: NDArray[np.float64], axis: int = -1
+    ) -> NDArray[np.float64]:
+        return np.asarray(top.mean(axis=axis) / bottom.mean(axis=axis))
+
+    found = bootstrap(
+        (ours, theirs),
+        ratio,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=100,
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return float(ratio(ours, theirs)), float(found.low), float(found.high)

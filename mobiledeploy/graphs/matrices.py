@@ -23,6 +23,8 @@ from mobiledeploy.graphs.graph import Floats, Graph
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _ROWS = 8
 """Places that are sampled for each unknown of a layer."""
+_TOTAL = 8000
+"""The fewest places of all images together, as far as the layer has them."""
 _LEAST, _MOST = 40, 200
 """Limits of the number of places per image."""
 _SEED = 0
@@ -252,7 +254,8 @@ def _places(layer: WeightedOp, images: int) -> NDArray[np.int64]:
     if layer.kind == "DEPTHWISE_CONV_2D":
         inputs //= layer.outputs
     positions = int(np.prod(graph.shape(int(layer.op.outputs[0]))[:-1]))
-    each = min(max(-(-_ROWS * inputs // images), _LEAST), _MOST, positions)
+    wanted = max(_ROWS * inputs, _TOTAL)
+    each = min(max(-(-wanted // images), _LEAST), _MOST, positions)
     random = np.random.default_rng([_SEED, layer.number])
     spots = np.concatenate([random.choice(positions, each, replace=False) for _ in range(images)])
     return np.stack([np.repeat(np.arange(images), each), spots], axis=1)

@@ -73,6 +73,69 @@ def test_a_pruned_network_is_compared_with_the_narrow_one_of_its_seed() -> None:
         assert module.compared(uncounted)[0].instructions_ratio is None
 
 
+def test_a_ratio_of_paired_errors_is_surer_than_that_of_two_sets_of_images(side_by_side) -> None:
+    dice = np.random.default_rng(5)
+    theirs = dice.gamma(0.3, size=500)
+    ours = 0.5 * theirs * dice.uniform(0.9, 1.1, 500)
+    ratio, low, high = side_by_side.mean_ratio(ours, theirs)
+    assert ratio == pytest.approx(ours.mean() / theirs.mean())
+    assert 0.48 < low < ratio < high < 0.52
+    _, low, high = side_by_side.mean_ratio(dice.permutation(ours), theirs)
+    assert low < 0.4
+    assert high > 0.6
+
+
+@pytest.fixture(scope="module")
+def quantization() -> Iterator[ModuleType]:
+    """benchmarks/quantization.py, which imports its neighbours by name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("quantization")
+
+
+def test_each_image_judges_once_and_never_files_that_it_calibrated(quantization) -> None:
+    judging = []
+    for fold in range(quantization.FOLDS):
+        calibrating, fresh = quantization.dealt(500, fold)
+        assert len(calibrating) == len(fresh) == 100
+        assert not set(calibrating) & set(fresh)
+        judging += list(fresh)
+    assert sorted(judging) == list(range(500))
+
+
+def test_float_logits_are_rounded_as_an_int8_output_rounds_them(quantization) -> None:
+    logits = np.array([[-1.0, 0.0, 4.1]], np.float32)
+    low, high = quantization.logits_range(logits)
+    rounded = quantization.to_codes(logits, low, high)
+    assert rounded[0, 1] == 0
+    assert np.abs(rounded - logits).max() <= (high - low) / 255 / 2 + 1e-6
+    assert quantization.to_codes(logits + 9, low, high).max() <= high + (high - low) / 255
+
+
+@pytest.mark.parametrize(
+    ("tool", "changed", "met"),
+    [("NNCF accurate", (31, 30), False), ("NNCF accurate", (30, 29), True), ("x", (31, 30), None)],
+)
+def test_a_count_is_a_bar_only_beside_a_rival_that_changes_30_answers(
+    quantization, tool, changed, met
+) -> None:
+    dice = np.random.default_rng(6)
+    divergence = dice.gamma(0.3, size=500)
+
+    def judged(tool: str, changes: int, factor: float) -> Any:
+        values = (factor * divergence * dice.uniform(0.9, 1.1, 500)).tolist()
+        is_changed = [index < changes for index in range(500)]
+        return quantization.Judged(
+            "v1", 0, tool, is_changed, is_changed, values, values, 1.0, 0.1, 9, 1.0, 1.0
+        )
+
+    ours, theirs = changed
+    one = quantization.against([judged("ours", ours, 0.3)], [judged(tool, theirs, 1.0)], 0.5)
+    assert (one.only_ours, one.only_theirs, one.mcnemar_p) == (1, 0, 1.0)
+    assert one.met is met
+    assert one.high < 0.5
+
+
 @pytest.mark.slow
 def test_both_ways_of_evaluating_take_the_same_images(exported, here) -> None:
     path = exported["int8_ptq", "tflite"]

@@ -134,6 +134,17 @@ def test_layers_as_matrices_answer_as_the_operators_do(name):
         assert np.abs(layer_sample.inputs - exact).mean() < 10 * scale[0]
 
 
+def test_fewer_images_give_more_places_each():
+    graph = Graph(floats("various"))
+    first = matrices.weighted_ops(graph)[0]
+    positions = int(np.prod(graph.shape(int(first.op.outputs[0]))[:-1]))
+    assert 48 < positions < 200
+    for count, each in ((10, positions), (170, 48), (200, 40), (1000, 40)):
+        places = matrices._places(first, count)
+        assert len(places) == count * each
+        assert (np.bincount(places[:, 0]) == each).all()
+
+
 def test_constants_behind_the_flatbuffer_are_read_and_written(monkeypatch):
     content = floats("various")
     monkeypatch.setattr(graph_room, "_OUTSIDE", 1000)
