@@ -244,13 +244,13 @@ def pairs(cards: Sequence[DeviceCard]) -> list[Pairs]:
             fits = {
                 family in choice.families: estimate.fitted(choice, family)
                 for family in {
-                    one.family in choice.families: one.family for one in networks
+                    one.work.family in choice.families: one.work.family for one in networks
                 }.values()
             }
             refused = 0
             for one in networks:
                 try:
-                    fits[one.family in choice.families].latency(one.workload, one.network)
+                    fits[one.work.family in choice.families].latency(one.work, one.network)
                 except estimate.TooWide:
                     refused += 1
             engine = estimate.engine_of(choice.series)
@@ -260,7 +260,7 @@ def pairs(cards: Sequence[DeviceCard]) -> list[Pairs]:
 
 def unseen(cards: Sequence[DeviceCard]) -> list[Judged]:
     """Networks of the README that no card has, by the cards' series of the same benchmark."""
-    workloads = {name: one.workload for name, one in network_counts.load().items()}
+    workloads = {name: one.work for name, one in network_counts.load().items()}
     results = []
     for choice in (one for card in cards for one in estimate.choices(card, cards)):
         points = UNSEEN.get((choice.card.name, choice.series.threads), {})
