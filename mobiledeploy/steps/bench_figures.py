@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mobiledeploy.analysis import stats, validity
+from mobiledeploy.analysis import stats
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.display import Record, Table
@@ -113,8 +113,6 @@ def time_artifacts(
                     else guard.measure(timing.path.name, partial(timing.measure, session))
                 )
                 if isinstance(figure, Measured):
-                    if delegates.is_split(figure):
-                        reporter.say(f"{timing.path.name}: {validity.left_over(figure)}")
                     if request.against_cpu:
                         figure = timing.compare_with_cpu(session, figure)
                     if source is not None:

@@ -102,7 +102,11 @@ def measure(session: Session, timing: timings.Timing, source: energy.Source) -> 
     is_recording = timing.is_recording
     driver = RUNNERS.load(target.runner)
     # A recording that is played back needs no runner, so its files may be missing.
-    parts = {} if is_recording else driver.files(session.facts().get("machine", ""), target.runtime)
+    parts = (
+        {}
+        if is_recording
+        else driver.files(session.facts().get("machine", ""), target.runtime, target.delegate)
+    )
     files = {role: session.push(file) for role, file in parts.items()}
     idle: list[Sequence[PowerReading]] = []
     load: list[Sequence[PowerReading]] = []

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mobiledeploy.analysis import validity
 from mobiledeploy.core import device_cards
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.errors import DeployError, DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import Measurement, NamedWarning
-from mobiledeploy.steps import arguments, estimate, resolve
+from mobiledeploy.core.types import Measured, Measurement, NamedWarning
+from mobiledeploy.steps import arguments, delegates, estimate, resolve
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths
 from mobiledeploy.steps.bench_figures import (
     BenchResult,
@@ -130,6 +131,9 @@ def bench(
             energy=energy,
             reporter=reporter,
         )
+        for path, figure in figures.items():
+            if isinstance(figure, Measured) and delegates.is_split(figure):
+                reporter.say(f"{path.name}: {validity.left_over(figure)}")
         result = BenchResult(
             tuple(map(str, figures)), tuple(figures.values()), resolve.recorded_at(device)
         )

@@ -167,7 +167,7 @@ def test_a_refusal_is_one_line_and_a_code(exported, here, argv, code, message) -
 def test_the_light_wing_has_no_tensorflow(exported, here) -> None:
     script = (
         "import sys; from mobiledeploy.cli.main import run; code = run();"
-        "heavy = {'tensorflow', 'tf_keras', 'keras', 'onnxruntime', 'ai_edge_litert'};"
+        "heavy = {'tensorflow', 'tf_keras', 'keras', 'onnxruntime', 'ai_edge_litert.interpreter'};"
         "print(heavy & set(sys.modules), file=sys.stderr); sys.exit(code)"
     )
     path = str(exported["int8_ptq", "tflite"])

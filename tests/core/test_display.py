@@ -49,7 +49,7 @@ def test_a_repr_is_short_and_names_what_it_leaves_out():
 
 def test_a_repr_that_fits_is_whole():
     text = repr(NamedWarning("rough", "times are rough"))
-    assert text == "NamedWarning(name='rough', message='times are rough', advice='')"
+    assert text == "NamedWarning(name='rough', message='times are rough', advice='', file='')"
 
 
 def test_a_repr_ends_where_there_is_no_more_room():

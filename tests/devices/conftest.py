@@ -273,7 +273,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The runner `scripted` on the shelf: scripted_runner.py, pushed as it is."""
     runner = SimpleNamespace(
         runtimes=lambda: ("litert",),
-        files=lambda machine, runtime, delegate: {"program": HERE / "scripted_runner.py"},
+        files=lambda machine, runtime, delegate="": {"program": HERE / "scripted_runner.py"},
         bench=lambda model, target, sample, files: (
             files["program"],
             "bench",

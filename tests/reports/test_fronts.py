@@ -164,14 +164,16 @@ const get = (id) => made[id] ??= {
   setAttribute() {},
   add(option) { if (!this.options) this.value = option.value; this.options = true; },
   addEventListener() {}, append() {}, replaceChildren() {},
+  getBoundingClientRect: () => ({ top: 0, bottom: 1 }),
 };
 get("data").textContent = fs.readFileSync(data, "utf8");
 globalThis.Option = class { constructor(text, value) { Object.assign(this, { text, value }); } };
-globalThis.window = { addEventListener() {} };
+Object.assign(globalThis, { innerHeight: 100, window: { addEventListener() {} } });
 globalThis.vegaEmbed = async (id, spec) => { drawn[id] = spec.datasets; return { view: {} }; };
 const createElement = () => get("new"), body = get("body");
 globalThis.document = { getElementById: get, querySelector: get, createElement, body };
 await import("data:text/javascript," + encodeURIComponent(fs.readFileSync(script, "utf8")));
+while (!body.dataset.ready) await new Promise((later) => setTimeout(later));
 const said = (name) => get(`#plot-${name} figcaption`).textContent;
 console.log(JSON.stringify({ drawn, said: said("measured"), level: said("multadds") }));
 """

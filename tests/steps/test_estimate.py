@@ -259,7 +259,7 @@ def test_too_wide_an_interval_is_refused_with_what_to_measure(config, path, work
 
 def test_no_interval_is_wider_than_thirty_percent(monkeypatch) -> None:
     choice = estimate.choose(device_cards.load("pixel-6"), "int8", "tflite")
-    work = network_counts.load()["mobilenet_v2_1_224"].workload
+    work = network_counts.load()["mobilenet_v2_1_224"].work
     latency_ns, interval_ns = estimate.fitted(choice, "mobilenet_v2").latency(work, "v2")
     half = model.half_width(latency_ns, interval_ns)
     assert half <= model.WIDEST == 0.3
