@@ -239,6 +239,7 @@ def test_saved_keras_models_are_not_code(tmp_path, kind, build):
 # The list of operators
 
 
+@pytest.mark.slow
 def test_the_list_holds_registered_operators_only():
     """In a process of its own, since converters register more operators in theirs."""
     program = (

@@ -670,8 +670,10 @@ def test_data_that_nobody_needs_are_refused(whole, tmp_path):
 
 
 @pytest.fixture
-def judged(whole, project, here):
+def judged(whole, project, here, monkeypatch):
     """A check in an empty folder that has a copy of the bundle."""
+    # Its verdicts would be in the bundles that are made later.
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "judged.db"))
     shutil.copy(whole.path, here / "all.zip")
 
     def run(*artifacts, **options):
