@@ -10,14 +10,13 @@ interval over the images.
 
 from __future__ import annotations
 
-import json
-import platform
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import _results
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
@@ -74,7 +73,10 @@ def compare(
 
 
 def report(comparisons: list[Comparison], path: Path) -> NoReturn:
-    """A table on the terminal, and all of it as JSON at `path`; ends in 1 where a bar is missed."""
+    """A table on the terminal, and all of it as JSON at `path`; ends in 1 where a bar is missed.
+
+    The stem of `path` is the name of the benchmark.
+    """
     table = Table("what", "way", "median", "spread (min to max)", "ratio, 95 % interval", "bar")
     for c in comparisons:
         low, high = c.interval
@@ -90,9 +92,8 @@ def report(comparisons: list[Comparison], path: Path) -> NoReturn:
             spread = f"{min(seconds):.2f} to {max(seconds):.2f} s"
             table.add_row(c.name, label, f"{np.median(seconds):.2f} s", spread, ratio, bar)
     Console(width=140).print(table)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"host": platform.platform(), "comparisons": [asdict(c) for c in comparisons]}
-    path.write_text(json.dumps(content, indent=1))
+    content = {"comparisons": [asdict(c) for c in comparisons]}
+    _results.write(path.stem, content, [table], path)
     sys.exit(0 if all(c.met for c in comparisons) else 1)
 
 

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,6 +28,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import _results
 import click
 import numpy as np
 from rich.console import Console
@@ -142,15 +141,11 @@ def main(network: tuple[str, ...], core: tuple[str, ...], real: Path | None) -> 
             for where in core:
                 rows += counted(name, where, files)
     ratios = list(compared(rows))
-    show(rows, ratios)
-    path = Path("build/benchmarks/arm_graphs.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {
-        "host": platform.platform(),
         "rows": [asdict(row) for row in rows],
         "ratios": [asdict(ratio) for ratio in ratios],
     }
-    path.write_text(json.dumps(content, indent=1))
+    _results.write("arm_graphs", content, show(rows, ratios))
     sys.exit(0 if all(ratio.met for ratio in ratios) else 1)
 
 
@@ -355,11 +350,11 @@ def bar_of(network: str, core: str, format_: str, kind: str) -> float | None:
     return BARS.get((format_, kind))
 
 
-def show(rows: list[Row], ratios: list[Ratio]) -> None:
-    table = Table("network", "core", "file", "tool", "instructions", "loaded", "like the host")
+def show(rows: list[Row], ratios: list[Ratio]) -> tuple[Table, Table]:
+    counts = Table("network", "core", "file", "tool", "instructions", "loaded", "like the host")
     for r in rows:
         like = "equal" if r.host_difference == 0 else f"{r.host_difference:.2g}"
-        table.add_row(
+        counts.add_row(
             r.network,
             r.core,
             f"{r.kind} {r.format}",
@@ -368,12 +363,10 @@ def show(rows: list[Row], ratios: list[Ratio]) -> None:
             f"{r.bytes_loaded / 1e6:.1f} MB",
             like,
         )
-    console = Console(width=140)
-    console.print(table)
-    table = Table("network", "core", "file", "best of the others", "more", "ours over it", "bar")
+    over = Table("network", "core", "file", "best of the others", "more", "ours over it", "bar")
     for q in ratios:
         bar = "" if q.bar is None else f"<= {q.bar:.2f}: {'met' if q.met else 'MISSED'}"
-        table.add_row(
+        over.add_row(
             q.network,
             q.core,
             f"{q.kind} {q.format}",
@@ -382,7 +375,8 @@ def show(rows: list[Row], ratios: list[Ratio]) -> None:
             f"{q.ratio:.6f}",
             bar,
         )
-    console.print(table)
+    Console(width=140).print(counts, over)
+    return counts, over
 
 
 if __name__ == "__main__":

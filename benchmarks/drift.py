@@ -2,14 +2,12 @@
 
 Blocks of two artifacts on a simulated machine that slows down by 10 % over the comparison; blocks
 spread by 1 %. How often each way says that B changed, where it is as fast and where it is 5 %
-slower. No device is timed.
+slower. No device is timed. Writes build/benchmarks/drift.json.
 """
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
+import _results
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -40,9 +38,7 @@ def main() -> None:
         shares = (f"{100 * row[key] / TRIALS:.1f} %" for key in ("A then B", ORDER))
         table.add_row(f"{100 * row['drift']:.0f} %", f"{100 * row['slower']:.0f} %", *shares)
     Console().print(table)
-    out = Path("build/benchmarks/drift.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"trials": TRIALS, "rounds": ROUNDS, "rows": rows}, indent=1))
+    _results.write("drift", {"trials": TRIALS, "rounds": ROUNDS, "rows": rows}, [table])
 
 
 if __name__ == "__main__":

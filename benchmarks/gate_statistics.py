@@ -6,18 +6,19 @@ are the error rates, with no dice (what is left out has a probability below 1e-9
 the accuracy only in that it must leave room for the flips.
 
 Where scores are not just right or wrong, and for metrics that are no mean over samples, the rates
-are simulated, on the populations of _paired_populations.py.
+are simulated, on the populations of _paired_populations.py. Writes
+build/benchmarks/gate_statistics.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import _results
 import numpy as np
 from _paired_gate import PLAN, PairedCell, paired_cells, paired_missed
 from numpy.typing import NDArray
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument(
         "--sets", type=int, default=1000, help="simulated data sets a cell; 0: none"
     )
-    parser.add_argument("--out", type=Path, default=Path("build/benchmarks/gate_statistics.json"))
+    parser.add_argument("--out", type=Path, help="by default build/benchmarks/gate_statistics.json")
     arguments = parser.parse_args()
     grid = [p for p in itertools.product(SIZES, FLIPS) if p[0] <= arguments.largest]
     progress = Console(stderr=True)
@@ -232,18 +233,15 @@ def main() -> None:
         simulated = list(track(run, "simulating", count, console=progress))
         order = {key: place for place, key in enumerate(PLAN)}
         simulated.sort(key=lambda c: order[c.metric, c.population, c.images, c.margin])
-    console = Console(width=max(160, Console().width))
-    console.print(exact_table(cells))
-    if simulated:
-        console.print(paired_table(simulated))
+    tables = [exact_table(cells), *([paired_table(simulated)] if simulated else [])]
+    Console(width=max(160, Console().width)).print(*tables)
     wrong = [*missed(cells), *paired_missed(simulated)]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     record = {
         "cells": [asdict(c) for c in cells],
         "paired": [asdict(c) for c in simulated],
         "missed": wrong,
     }
-    arguments.out.write_text(json.dumps(record))
+    _results.write("gate_statistics", record, tables, arguments.out)
     for name, field in (
         ("the gate", "passed"),
         ("Tango's", "passed_tango"),
@@ -256,7 +254,9 @@ def main() -> None:
         ("a plain interval", "passed_plain"),
         ("one with a lost image in mean and variance", "passed_added"),
     ):
-        worst = max((getattr(c, field) for c in simulated), default=0)
+        if not simulated:
+            continue
+        worst = max(getattr(c, field) for c in simulated)
         print(f"simulated at the margin, passed by {name}: {100 * worst:.2f} % at most")
     print("\n".join(wrong) if wrong else "all bars met")
     raise SystemExit(bool(wrong))

@@ -9,9 +9,8 @@ over random images, and an int8 ONNX file; and TensorFlow's quantizer makes int8
 Compared are scales and zero points and, where they are equal, codes of weights and biases: of the
 tensors that operators read alike or, where the two files have other operators, of those with the
 same name and shape. A bias is told apart: the two round its quotient in 64 and in 32 bits, so that
-one of a million steps may differ by one. Writes build/benchmarks/integers.json, and the
-table as Markdown beside it. Ends in 1 where more weights than the bar allows differ, or a code by
-more than one.
+one of a million steps may differ by one. Writes build/benchmarks/integers.json. Ends in 1 where
+more weights than the bar allows differ, or a code by more than one.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import _results
 import click
 import numpy as np
 from rich.console import Console
@@ -47,7 +47,6 @@ SMALLEST = {
 }
 OTHERS = 64
 BAR = 1e-4
-RESULT = Path("build/benchmarks/integers.json")
 
 
 @click.command()
@@ -62,13 +61,12 @@ def main(models: tuple[Path, ...], only: str, images: int, res: int, step: str |
         os._exit(0)
     names = [str(path.resolve()) for path in models] or [n for n in networks() if only in n]
     rows = []
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
     for name in track(names, console=Console(stderr=True), description="networks"):
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row(name, folder, images, res))
         # What is there stays, also where the run is stopped: all networks take an hour or more.
-        RESULT.write_text(json.dumps(rows, indent=1))
-    show(rows)
+        _results.write("integers", rows, [table(rows)])
+    Console(width=220).print(table(rows))
     compared = [r for r in rows if "codes" in r]
     worst = max((r["codes_differ"] / max(r["codes"], 1) for r in compared), default=0)
     largest = max((r["largest_difference"] for r in compared), default=0)
@@ -296,15 +294,11 @@ COLUMNS = (
 )
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    lines = [cells(r) for r in rows]
-    table = Table(*COLUMNS, title="int8 of a float TFLite")
-    for line in lines:
-        table.add_row(*line)
-    Console(width=220).print(table)
-    head = [list(COLUMNS), ["---"] * len(COLUMNS)]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in head + lines)
-    RESULT.with_suffix(".md").write_text(f"{text}\n")
+def table(rows: list[dict[str, Any]]) -> Table:
+    result = Table(*COLUMNS, title="int8 of a float TFLite")
+    for r in rows:
+        result.add_row(*cells(r))
+    return result
 
 
 def cells(r: dict[str, Any]) -> list[str]:

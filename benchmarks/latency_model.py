@@ -15,19 +15,18 @@ inside of the fold, the spreads without the card. It prints for each series
 Series of one point have no speed without it and are not judged. Then it prints sums by engine, the
 coverage of all intervals with an interval that resamples cards, the refusals of all pairs of a card
 and a published network, and networks of the XNNPACK README that are on no card. It takes about two
-minutes, and writes `benchmarks/latency_model.json`.
+minutes, and writes build/benchmarks/latency_model.json.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+import _results
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -40,7 +39,6 @@ from mobiledeploy.core.errors import DeployError
 from mobiledeploy.steps import estimate, network_counts
 from mobiledeploy.steps.estimate import SeriesFit
 
-OUT = Path(__file__).with_suffix(".json")
 FEWEST = 3
 """Series of fewer points have no row of their own."""
 WITHIN = 0.1
@@ -246,13 +244,13 @@ def pairs(cards: Sequence[DeviceCard]) -> list[Pairs]:
             fits = {
                 family in choice.families: estimate.fitted(choice, family)
                 for family in {
-                    one.family in choice.families: one.family for one in networks
+                    one.work.family in choice.families: one.work.family for one in networks
                 }.values()
             }
             refused = 0
             for one in networks:
                 try:
-                    fits[one.family in choice.families].latency(one.workload, one.network)
+                    fits[one.work.family in choice.families].latency(one.work, one.network)
                 except estimate.TooWide:
                     refused += 1
             engine = estimate.engine_of(choice.series)
@@ -262,7 +260,7 @@ def pairs(cards: Sequence[DeviceCard]) -> list[Pairs]:
 
 def unseen(cards: Sequence[DeviceCard]) -> list[Judged]:
     """Networks of the README that no card has, by the cards' series of the same benchmark."""
-    workloads = {name: one.workload for name, one in network_counts.load().items()}
+    workloads = {name: one.work for name, one in network_counts.load().items()}
     results = []
     for choice in (one for card in cards for one in estimate.choices(card, cards)):
         points = UNSEEN.get((choice.card.name, choice.series.threads), {})
@@ -360,8 +358,10 @@ def main() -> int:
         ),
         (refused <= REFUSED * networks, f"{refused} of {networks} pairs refused"),
     )
+    by_goal = Table("goal", "bar")
     for is_met, goal in goals:
-        print(f"{'met   ' if is_met else 'MISSED'} {goal}")
+        by_goal.add_row(goal, "met" if is_met else "MISSED")
+    console.print(by_goal)
     for name, part in (("in family", in_family), ("another family", others)):
         print(
             f"{name}, answered ones only: {percent(part.answered_rmspe)}, "
@@ -382,7 +382,7 @@ def main() -> int:
         "pairs": [asdict(one) for one in refusals],
         "unseen": asdict(seen) | {"source": README},
     }
-    OUT.write_text(json.dumps(rounded(record), indent=1) + "\n")
+    _results.write("latency_model", rounded(record), [by_goal, sums, table, by_pairs])
     return 0
 
 

@@ -36,7 +36,7 @@ def main(network: tuple[str, ...], runs: int) -> None:
         # Its exports are no exports of this folder's.
         os.environ["MOBILEDEPLOY_STORE"] = str(Path(folder) / "store.db")
         for name in network:
-            files = dict(made(NETWORKS[name], Path(folder) / name))
+            files = dict(made(*NETWORKS[name], Path(folder) / name))
             ours, theirs = (
                 timer(files["onnx", "int8", tool])
                 for tool in ("mobiledeploy", "ORT quantize_static")

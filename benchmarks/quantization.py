@@ -25,7 +25,7 @@ say. CPU time is that of all processes; for ours, of the whole export with its c
 formats. Latency is in units of the float TFLite's: medians of single inferences, the two files in
 turns, on one thread of this host. What was judged is kept in build/benchmarks/quantization, so an
 interrupted run goes on (`--anew` starts again). Prints tables and writes
-benchmarks/results/quantization.json. Ends in 1 where a bar is missed.
+build/benchmarks/quantization.json. Ends in 1 where a bar is missed.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _results
 import _side_by_side
 import _stock_tools
 import click
@@ -59,7 +58,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-import mobiledeploy
 from mobiledeploy.analysis import accuracy, gate
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts, preprocessing
@@ -68,7 +66,6 @@ from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.verbs.export import export
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
-OUT = Path(__file__).resolve().parent / "results" / "quantization.json"
 KEPT = Path("build/benchmarks/quantization")
 FOLDS = 5
 TIMED = 40
@@ -177,7 +174,7 @@ class Network:
     help="Of AdaRound, for each layer.",
 )
 @click.option("--anew", is_flag=True, help="Judges again what an earlier run has judged.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=OUT)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path))
 def main(
     real: Path | None,
     folds: int,
@@ -187,7 +184,7 @@ def main(
     environments: Path,
     iterations: int,
     anew: bool,
-    out: Path,
+    out: Path | None,
 ) -> None:
     if real is None and not REAL.is_dir():
         print("left out: there are no published networks and photographs here (--real FOLDER)")
@@ -208,21 +205,17 @@ def main(
         for tool in tools_of(judged, name)
         if not tool.startswith(RECIPES)
     ]
-    show(rows, comparisons)
+    others = {
+        tool: told
+        for tool, told in versions(environments, iterations).items()
+        if any(one.tool == tool for one in rows)
+    }
     content = {
-        "version": mobiledeploy.__version__,
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "tools": {
-            tool: told
-            for tool, told in versions(environments, iterations).items()
-            if any(one.tool == tool for one in rows)
-        },
+        "tools": others,
         "rows": [asdict(one) for one in rows],
         "comparisons": [asdict(one) for one in comparisons],
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=1) + "\n")
+    _results.write("quantization", content, show(others, rows, comparisons), out)
     sys.exit(0 if all(one.met is not False for one in comparisons) else 1)
 
 
@@ -607,15 +600,6 @@ def against(own: Sequence[Judged], rival: Sequence[Judged], bar: float) -> Again
     )
 
 
-def machine() -> str:
-    """The processor and the system, in words."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, " + (
-        platform.platform()
-    )
-
-
 def versions(environments: Path, iterations: int) -> dict[str, dict[str, str]]:
     """Version and settings of each tool that is there."""
     found = {
@@ -638,7 +622,14 @@ def versions(environments: Path, iterations: int) -> dict[str, dict[str, str]]:
     return told
 
 
-def show(rows: Sequence[Row], comparisons: Sequence[Against]) -> None:
+def show(
+    others: Mapping[str, Mapping[str, str]], rows: Sequence[Row], comparisons: Sequence[Against]
+) -> list[Table]:
+    """Prints and returns the tables; `others` are the versions and settings of other tools."""
+    table = Table("tool", "version", "settings", title="other tools")
+    for tool, told in others.items():
+        table.add_row(tool, told["version"], told["settings"])
+    tables = [table]
     for name in dict.fromkeys(row.network for row in rows):
         table = Table(
             "tool",
@@ -667,7 +658,7 @@ def show(rows: Sequence[Row], comparisons: Sequence[Against]) -> None:
                     f"{row.latency:.2f}",
                     f"{row.cpu_seconds:.0f} s",
                 )
-        Console(width=140).print(table)
+        tables.append(table)
         table = Table(
             f"{OURS} against",
             "images",
@@ -689,7 +680,9 @@ def show(rows: Sequence[Row], comparisons: Sequence[Against]) -> None:
                     f"{one.only_ours}, {one.only_theirs}",
                     f"{one.mcnemar_p:.2g}",
                 )
-        Console(width=140).print(table)
+        tables.append(table)
+    Console(width=140).print(*tables)
+    return tables
 
 
 if __name__ == "__main__":

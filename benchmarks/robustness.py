@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from typing import Any
 
 import _bad_inputs
 import _kills
+import _results
 import _sound_files
 import _watched
 from rich.console import Console
@@ -84,7 +84,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seconds", type=float, help="begin nothing new after so many")
     parser.add_argument("--only", type=int, help="one input by its number, and what it said")
-    parser.add_argument("--json", type=Path, default=Path("build/benchmarks/robustness.json"))
+    parser.add_argument("--json", type=Path, help="by default build/benchmarks/robustness.json")
     parser.add_argument("--within", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -105,9 +105,7 @@ def main() -> None:
         result = json.loads((place / "result.json").read_text())
     if asked.only is not None:
         sys.exit(bool(result["faults"]))
-    _show(result)
-    asked.json.parent.mkdir(parents=True, exist_ok=True)
-    asked.json.write_text(json.dumps(result, indent=1))
+    _results.write("robustness", result, _show(result), asked.json)
     sys.exit(1 if result["faults"] else 0)
 
 
@@ -242,7 +240,6 @@ def _keep(
     ]
     faults = [Fault(t.kind, t.number, t.argv, t.what) for t in (*inputs, *kills) if t.what]
     result = {
-        "host": platform.platform(),
         "seed": asked.seed,
         "seconds": time.monotonic() - began,
         "inputs": rows,
@@ -252,7 +249,7 @@ def _keep(
     (place / "result.json").write_text(json.dumps(result))
 
 
-def _show(result: dict[str, Any]) -> None:
+def _show(result: dict[str, Any]) -> list[Table]:
     console = Console(width=140)
     table = Table("bad input", "inputs", *_watched.KINDS, "slowest", "peak", "ended in")
     rows = result["inputs"]
@@ -276,11 +273,14 @@ def _show(result: dict[str, Any]) -> None:
     kills = Table("killed", "kills", "recovered")
     for row in result["kills"]:
         kills.add_row(row["command"], str(row["kills"]), str(row["recovered"]))
+    tables = [table]
     if result["kills"]:
+        tables.append(kills)
         sums = (sum(row[key] for row in result["kills"]) for key in ("kills", "recovered"))
         kills.add_row("all", *map(str, sums))
         console.print(kills)
     console.print(f"seed {result['seed']}, {result['seconds']:.0f} s")
+    return tables
 
 
 if __name__ == "__main__":

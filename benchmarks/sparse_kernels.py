@@ -15,9 +15,7 @@ build/benchmarks/sparse_kernels.json.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,12 +25,12 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import _results
 import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-import mobiledeploy
 from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.cli._frame import Terminal
 from mobiledeploy.core import artifacts
@@ -64,17 +62,8 @@ def main(res: int, zeros: tuple[float, ...], core: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MOBILEDEPLOY_STORE"] = str(Path(folder) / "store.db")
         results = list(counted(res, zeros, core, Path(folder)))
-    show(results, core)
-    out = Path("build/benchmarks/sparse_kernels.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "host": platform.platform(),
-        "version": mobiledeploy.__version__,
-        "res": res,
-        "core": core,
-        "results": [asdict(result) for result in results],
-    }
-    out.write_text(json.dumps(content, indent=1))
+    content = {"res": res, "core": core, "results": [asdict(result) for result in results]}
+    _results.write("sparse_kernels", content, [show(results, core)])
 
 
 def counted(res: int, zeros: tuple[float, ...], core: str, folder: Path) -> Iterator[Result]:
@@ -153,7 +142,7 @@ def converted(network: Any, res: int, *, sparse: bool) -> bytes:
     return bytes(converter.convert())
 
 
-def show(results: list[Result], core: str) -> None:
+def show(results: list[Result], core: str) -> Table:
     table = Table("padding", "weights", "zeros", "size", f"instructions on {core}", "of plain")
     for result in results:
         plain = next(r for r in results if r.padding == result.padding and not r.sparse)
@@ -166,6 +155,7 @@ def show(results: list[Result], core: str) -> None:
             f"{result.instructions / plain.instructions:.3f}",
         )
     Console().print(table)
+    return table
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ training.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import _results
 import click
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -36,7 +35,6 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-import mobiledeploy
 from mobiledeploy.cli._frame import Amount, Terminal
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.errors import DeployError
@@ -103,8 +101,6 @@ def main(
     out: Path,
 ) -> None:
     settings = {
-        "host": platform.platform(),
-        "version": mobiledeploy.__version__,
         "res": res,
         "images": images,
         "epochs": [first_epochs, epochs],
@@ -124,12 +120,11 @@ def main(
 
         def judge(way: str, seed: int, run: str) -> None:
             results.extend(judged(way, seed, run, test, core))
-            out.parent.mkdir(parents=True, exist_ok=True)
             content = settings | {
                 "results": [asdict(result) for result in results],
                 "gains": [asdict(gain) for gain in compared(results)],
             }
-            out.write_text(json.dumps(content, indent=1))
+            _results.write("structured_pruning", content, tables(results), out)
 
         judge("wide", 0, wide)
         for seed in range(seeds):
@@ -155,7 +150,7 @@ def main(
                     **common,
                 )
                 judge(f"pruned to {budget / 1e6:.4g} M", seed, own.folder)
-    show(results)
+    Console(width=120).print(*tables(results))
 
 
 def drawn(path: Path, split: str, count: int | None, res: int) -> Path:
@@ -264,7 +259,7 @@ def pairs(one: str, other: str) -> zip[tuple[str, str]]:
     return zip(one, other, strict=True)
 
 
-def show(results: Sequence[Result]) -> None:
+def tables(results: Sequence[Result]) -> tuple[Table, Table]:
     table = Table("network", "recipe", "mult-adds", "instructions", "top-1 of each seed", "mean")
     for way, recipe in dict.fromkeys((r.way, r.recipe) for r in results):
         own = [r for r in results if (r.way, r.recipe) == (way, recipe)]
@@ -277,15 +272,18 @@ def show(results: Sequence[Result]) -> None:
             " ".join(f"{100 * r.top1:.1f}" for r in own),
             f"{100 * np.mean([r.top1 for r in own]):.2f} %",
         )
-    Console().print(table)
+    beside = Table("beside narrow", "recipe", "points more, 95 %", "mult-adds", "instructions")
     for gain in compared(results):
-        low, high = gain.interval
+        low, high = (100 * end for end in gain.interval)
         ratio = gain.instructions_ratio
-        print(
-            f"{gain.way}, {gain.recipe}: {100 * gain.gain:+.2f} points over the narrow network "
-            f"(95 % interval {100 * low:+.2f} to {100 * high:+.2f}) at {gain.mult_adds_ratio:.3f} "
-            f"of its mult-adds" + ("" if ratio is None else f" and {ratio:.3f} of its instructions")
+        beside.add_row(
+            gain.way,
+            gain.recipe,
+            f"{100 * gain.gain:+.2f} ({low:+.2f} to {high:+.2f})",
+            f"{gain.mult_adds_ratio:.3f} x",
+            "–" if ratio is None else f"{ratio:.3f} x",
         )
+    return table, beside
 
 
 if __name__ == "__main__":

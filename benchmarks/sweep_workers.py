@@ -4,12 +4,12 @@
 
 The jobs are evaluations: the artifact that `mobiledeploy export --alpha 0.5 --res 160` left, judged
 on the built-in images by a worker of one core. Both ways run the same jobs in turn.
+Writes build/benchmarks/sweep_workers.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -17,6 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import _results
+from rich.console import Console
+from rich.table import Table
 
 from mobiledeploy.core.plugins import EXECUTORS
 from mobiledeploy.steps.sweep_job import share
@@ -53,14 +57,13 @@ def main() -> None:
         sys.exit("two workers need two cores")
     pairs = [(seconds(1), seconds(2)) for _ in range(rounds)]
     ratios = [one / two for one, two in pairs]
-    print(f"{JOBS} evaluations      one worker  two workers  throughput")
-    for (one, two), ratio in zip(pairs, ratios, strict=True):
-        print(f"{'':16} {one:10.2f} s {two:10.2f} s {ratio:10.2f} x")
     middle = statistics.median(ratios)
-    print(f"median {middle:.2f} x; wanted: at least 1.7 x")
-    Path("build", "sweep_workers.json").write_text(
-        json.dumps({"seconds": pairs, "median_ratio": middle})
-    )
+    table = Table(f"{JOBS} evaluations", "one worker", "two workers", "throughput")
+    for number, ((one, two), ratio) in enumerate(zip(pairs, ratios, strict=True), 1):
+        table.add_row(f"round {number}", f"{one:.2f} s", f"{two:.2f} s", f"{ratio:.2f} x")
+    table.add_row("median (bar: at least 1.7 x)", "", "", f"{middle:.2f} x")
+    Console().print(table)
+    _results.write("sweep_workers", {"seconds": pairs, "median_ratio": middle}, [table])
 
 
 if __name__ == "__main__":

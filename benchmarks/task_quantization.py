@@ -10,9 +10,7 @@ table and writes build/benchmarks/task_quantization.json.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import _results
 import _stock_tools
 import click
 import numpy as np
@@ -78,11 +77,8 @@ def main(task: tuple[str, ...], images: int) -> None:
     for name in task:
         with tempfile.TemporaryDirectory() as folder:
             results += compared(name, Path(folder), images)
-    show(results)
-    path = Path("build/benchmarks/task_quantization.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"host": platform.platform(), "results": [asdict(result) for result in results]}
-    path.write_text(json.dumps(content, indent=1))
+    content = {"results": [asdict(result) for result in results]}
+    _results.write("task_quantization", content, show(results))
 
 
 def compared(name: str, folder: Path, images: int) -> list[Result]:
@@ -247,7 +243,8 @@ def lost(
     return loss.loss, loss.lower, loss.upper
 
 
-def show(results: list[Result]) -> None:
+def show(results: list[Result]) -> list[Table]:
+    tables = []
     for name in dict.fromkeys(result.network for result in results):
         rows = [result for result in results if result.network == name]
         table = Table(
@@ -270,6 +267,8 @@ def show(results: list[Result]) -> None:
                 f"{row.size_bytes / 1e3:.0f} kB",
             )
         Console(width=120).print(table)
+        tables.append(table)
+    return tables
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ taken.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import _results
 import click
 import numpy as np
 from numpy.typing import NDArray
@@ -265,7 +265,7 @@ def _percentiles(values: Sequence[float]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _show_simulated(cells: Sequence[WithinCell], console: Console) -> None:
+def _show_simulated(cells: Sequence[WithinCell], console: Console) -> Table:
     table = Table("chain", "images", "flips", "over budget", "95 %", "exact chance", "written")
     for one in cells:
         low, high = one.over_interval
@@ -279,9 +279,10 @@ def _show_simulated(cells: Sequence[WithinCell], console: Console) -> None:
             f"{one.written:.1%}",
         )
     console.print(table)
+    return table
 
 
-def _show_resampled(cells: Sequence[ResampledCell], console: Console) -> None:
+def _show_resampled(cells: Sequence[ResampledCell], console: Console) -> Table:
     table = Table("network", "budget", "images", "written", "unseen loss", "95 %", "over budget")
     for one in cells:
         ends = one.unseen_interval
@@ -295,17 +296,22 @@ def _show_resampled(cells: Sequence[ResampledCell], console: Console) -> None:
             f"{one.over:.1%}",
         )
     console.print(table)
+    return table
 
 
 @click.command(help=__doc__)
 @click.option("--runs", type=click.IntRange(min=1), default=RUNS, show_default=True)
 @click.option("--network", type=click.Choice(list(EXPORTS)), multiple=True)
 @click.option("--real", type=click.Path(file_okay=False, path_type=Path), default=REAL)
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON of all cells.")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="By default build/benchmarks/within.json.",
+)
 def main(runs: int, network: tuple[str, ...], real: Path, out: Path | None) -> None:
     console = Console(width=110)
     cells = simulated(runs)
-    _show_simulated(cells, console)
+    tables = [_show_simulated(cells, console)]
     dice = np.random.default_rng(1)
     rows = []
     for name in network:
@@ -316,10 +322,9 @@ def main(runs: int, network: tuple[str, ...], real: Path, out: Path | None) -> N
             for budget in BUDGETS
         ]
     if rows:
-        _show_resampled(rows, console)
-    if out:
-        everything = {"simulated": [*map(asdict, cells)], "resampled": [*map(asdict, rows)]}
-        out.write_text(json.dumps(everything, indent=1))
+        tables.append(_show_resampled(rows, console))
+    everything = {"simulated": [*map(asdict, cells)], "resampled": [*map(asdict, rows)]}
+    _results.write("within", everything, tables, out)
     worst = max(cells, key=lambda one: one.over)
     console.print(f"worst: {worst.over:.2%} of {runs:,} runs are over the budget, goal {GOAL:.1%}")
     if worst.over > GOAL:

@@ -21,8 +21,11 @@ def script(place: str) -> Iterator[ModuleType]:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses look themselves up there.
     sys.modules[path.stem] = module
+    # Scripts import their neighbours by name.
+    sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
         yield module
     finally:
+        sys.path.remove(str(path.parent))
         del sys.modules[path.stem]

@@ -157,7 +157,7 @@ def test_both_ways_of_evaluating_take_the_same_images(exported, here) -> None:
     # 1 says that the bar was missed, which the weather may do.
     assert done.returncode in (0, 1), done.stderr
     report = json.loads((here / "build" / "benchmarks" / "evaluation.json").read_text())
-    (comparison,) = report["comparisons"]
+    (comparison,) = report["result"]["comparisons"]
     assert len(comparison["ours_s"]) == len(comparison["theirs_s"]) == 7
 
 
@@ -170,7 +170,7 @@ def gate_statistics(out: Path, *arguments: str) -> dict[str, list[dict[str, Any]
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all bars met" in done.stdout
-    return json.loads(out.read_text())
+    return json.loads(out.read_text())["result"]
 
 
 def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
@@ -302,7 +302,7 @@ def test_no_bad_input_and_no_kill_does_harm(tmp_path) -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "robustness.py"), *argv], capture_output=True, text=True
     )
-    result = json.loads(out.read_text())
+    result = json.loads(out.read_text())["result"]
     assert result["faults"] == []
     assert done.returncode == 0, done.stderr
     assert sum(row["inputs"] for row in result["inputs"]) >= 100
