@@ -69,6 +69,10 @@ def command(
     """
     from mobiledeploy.verbs import doctor
 
+    works = {"--clean": clean, "--emulator": emulator, "--torch": torch, "--phone": phone}
+    works["--android"] = android is not None
+    if len(several := [name for name, asked in works.items() if asked]) > 1:
+        raise UsageError(f"{several[0]} does not go with {several[1]}", "run one after the other")
     if record is not None and not phone:
         raise UsageError("--record is for --phone", "leave it out")
     with _frame.Terminal(quiet, verbose) as reporter:

@@ -194,7 +194,8 @@ def _trace(session: Session, seconds: float) -> Sequence[PowerReading]:
         *(str(round(1000 * seconds)), str(round(seconds + _TRACE_GRACE_SECONDS))),
     )
     try:
-        text = "".join(shell_output.lines(session, argv))
+        limit = shell_output.LIMIT_S + seconds + _TRACE_GRACE_SECONDS
+        text = "".join(shell_output.lines(session, argv, limit_s=limit))
         return energy.rail_readings(base64.b64decode(text, validate=True))
     except ValueError:
         return ()
@@ -202,4 +203,6 @@ def _trace(session: Session, seconds: float) -> Sequence[PowerReading]:
 
 def _read(session: Session, count: int, period_s: float) -> Sequence[PowerReading]:
     """`count` readings, one every `period_s` seconds."""
-    return energy.readings(shell_output.lines(session, sampler(count, period_s)))
+    # Each reading takes a while of its own.
+    limit = shell_output.LIMIT_S + count * (period_s + 1)
+    return energy.readings(shell_output.lines(session, sampler(count, period_s), limit_s=limit))

@@ -492,21 +492,31 @@ def _figures(
 ) -> tuple[list[Failed], list[DroppedCell]]:
     """Takes the missing figures, one at a time, because a timing needs the machine for itself."""
     names = {device: _name(device) for device in devices}
-    artifacts = {path: artifacts_.load(Path(path)) for path in standing}
+    failed: list[Failed] = []
+    dropped: list[DroppedCell] = []
+    artifacts: dict[str, Artifact] = {}
+    for path in standing:
+        try:
+            artifacts[path] = artifacts_.load(Path(path))
+        except DeployError as error:
+            failed.append(Failed(path, str(error), error.exit_code))
+            reporter.say(f"failed: {path}: {error}")
     missing = [
         (path, device)
         for device in devices
         # Fast files come first, because they exclude others.
-        for path in sorted(standing, key=lambda p: sieve.expected_ns(Path(p), artifacts[p], device))
+        for path in sorted(
+            artifacts, key=lambda p: sieve.expected_ns(Path(p), artifacts[p], device)
+        )
         if not _has_figure(path, names[device])
     ]
-    failed, dropped = [], []
     start = time.monotonic()
     for number, (path, device) in enumerate(missing, 1):
         drop = sieve.timing(Path(path), artifacts[path], device, standing.values())
         if drop is not None:
             sieve.keep(drop)
             dropped.append(drop)
+            reporter.progress("figures", number, len(missing))
             reporter.say(f"dropped: {path} on {device}: {drop.why}")
             continue
         try:

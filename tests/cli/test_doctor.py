@@ -96,3 +96,9 @@ def test_record_is_for_phone(tmp_path):
         2,
         "error: --record is for --phone; leave it out\n",
     )
+
+
+def test_two_works_at_once_are_refused(tmp_path):
+    result = mobiledeploy("doctor", "--phone", "--android", "app.apk", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--phone does not go with --android" in result.stderr

@@ -12,7 +12,7 @@ from mobiledeploy.core.errors import DeviceError, MissingError
 from mobiledeploy.core.ports import SILENT
 from mobiledeploy.devices import _remote
 from mobiledeploy.devices import adb as device
-from mobiledeploy.steps import resolve
+from mobiledeploy.steps import resolve, shell_output
 from tests import elves
 
 ODD = [
@@ -221,6 +221,14 @@ def test_a_shell_that_hangs(phone, monkeypatch, heard) -> None:
         it.facts()
     assert phone.files() == []
     assert heard.warnings == []
+
+
+def test_a_command_has_a_time_limit(phone) -> None:
+    with session(phone) as session_:
+        assert shell_output.lines(session_, ["echo", "here"]) == ["here"]
+        with pytest.raises(DeviceError, match=r"did not end within 0\.3 s"):
+            shell_output.lines(session_, ["sleep", "20"], limit_s=0.3)
+        assert shell_output.lines(session_, ["echo", "again"]) == ["again"]
 
 
 def test_commands_end_with_the_session(phone) -> None:

@@ -97,6 +97,21 @@ def test_a_timing_that_another_file_surely_beats_is_dropped_and_told(
         assert store.measurements_of(artifact.sha256) == ()
 
 
+def test_a_damaged_file_costs_that_file_only(
+    path, fast, artifact, latency, heard, tmp_path
+) -> None:
+    figures.keep(artifact, judged(artifact.sha256, 200))
+    time(fast, latency.value / 2)
+    standing = {str(file): artifacts.load(file).sha256 for file in (path, fast)}
+    other = tmp_path / "other.tflite"
+    other.write_bytes(b"none")
+    standing = {str(other): "0" * 64} | standing
+    sieve = SweepSieve(FRONT, ["host"], 6)
+    failed, dropped = sweep._figures(standing, ["host"], sieve, heard)
+    assert [one.what for one in failed] == [str(other)]
+    assert [one.what for one in dropped] == [str(path)]
+
+
 @pytest.mark.parametrize(
     ("change", "limits"),
     [
