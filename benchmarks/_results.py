@@ -87,7 +87,8 @@ def machine() -> dict[str, Any]:
     return {
         "processor": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "system": platform.platform(),
+        # Without the suffix of a vendor's kernel.
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "libraries": {name: installed[name] for name in LIBRARIES if name in installed},
     }
