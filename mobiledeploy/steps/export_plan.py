@@ -208,7 +208,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     if config.data is None and trained_on is not None and not _is_here(source):
         raise UsageError(
             f"{config.model} was trained on {source}, which is not here",
-            "give --data with these images, or start in the folder of the training",
+            "give --data with these images, or start where the training started",
         )
     if builtin and source not in (builtin_data.DEMO, data_source):
         reporter.say(f"the demo images of {spec.task} are {source}")
