@@ -146,8 +146,13 @@ def _show_contact(record: Path | None, reporter: _frame.Terminal, json: bool) ->
     else:
         _frame.show(contact)
         click.echo()
-        click.echo(f"{path} holds this, the phone's facts, and no serial number; read it, and send")
-        click.echo("it to us as an issue: no physical phone has been seen yet.")
+        if any(step.name == "phone" and step.state == "ok" for step in contact.steps):
+            click.echo(
+                f"{path} holds this, the phone's facts, and no serial number; read it, and send"
+            )
+            click.echo("it to us as an issue: no physical phone has been seen yet.")
+        else:
+            click.echo(f"No phone was reached: {path} holds these steps only.")
     if step := contact.failed:
         raise of_code(contact.exit_code, f"{step.name}: {step.about}", step.advice)
     reporter.say("next: mobiledeploy bench --device adb")

@@ -72,6 +72,14 @@ def needs(a: ExportArguments) -> tuple[bool, bool]:
     return own_data, a.model is not None or a.weights not in _OWN_WEIGHTS
 
 
+def trained_on_own(artifact: Artifact) -> bool:
+    """Whether its images are those that the folder of a training names."""
+    a = artifact.arguments
+    if a is None or a.model is None or a.data is not None:
+        return False
+    return artifact.data.source not in builtin_data.NAMES
+
+
 def config(
     artifact: Artifact, out: Path, *, data: Path | None, weights: Path | None
 ) -> ExportConfig:
@@ -117,7 +125,7 @@ def config(
         groups=a.groups,
         res=a.res,
         weights=str(weights) if own_weights and a.model is None else a.weights,
-        data=str(data) if own_data else a.data,
+        data=str(data) if data and (own_data or trained_on_own(artifact)) else a.data,
         recipes=a.recipes or None,
         formats=a.formats or None,
         io=a.io,

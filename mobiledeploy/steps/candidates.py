@@ -10,7 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +24,7 @@ from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import Artifact, Measured, Recipe, Result, Run
 from mobiledeploy.steps import (
     bench_figures,
+    bundle_commands,
     card_specs,
     defaults,
     estimate,
@@ -526,6 +527,11 @@ def _with_recipe(command: str, recipe: str, format_: str) -> str:
 
 def _export_command(artifact: Artifact) -> str:
     """The export that makes an artifact again."""
+    made = artifact.arguments
+    # A file or a folder of `train`: the name of its weights alone would find neither.
+    if made is not None and made.model is not None:
+        one = replace(made, recipes=(artifact.recipe.name,), formats=(artifact.format,))
+        return bundle_commands.line(replace(artifact, arguments=one))
     spec, options = artifact.spec, [f"--recipe {artifact.recipe.name}"]
     options.append(f"--format {artifact.format}")
     if spec.card is None:

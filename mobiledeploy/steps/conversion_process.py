@@ -576,7 +576,8 @@ class _Press:
             for floats, images in ((plain.floats, rounded), (moved.floats, moved.images[few]))
         )
         self.speak.say(
-            f"input codes: {after:.2g} from float with a code for each pixel, {before:.2g} without"
+            "input codes: one for each value of a pixel diverges from float by "
+            f"{self._shown(after)}, the usual ones by {self._shown(before)}"
         )
         return moved if after <= before else plain
 
@@ -773,16 +774,21 @@ class _Press:
         self.speak.progress(f"choosing {recipe.name}", len(results), len(results))
         self.alternatives[recipe.name] = tuple(results)
         best = min(results, key=lambda one: one.divergence)
-        unit = " nats" if self.spec.task == "classification" else ""
         self.speak.say(
             f"{recipe.name}: {', '.join(best.passes) or 'no pass'}, the best of {len(results)} "
             f"alternatives on {best.images} images held back: it diverges from float by "
-            f"{best.divergence:.2g}{unit}, the plain one by {results[0].divergence:.2g}"
+            f"{self._shown(best.divergence)}, the plain one by "
+            f"{self._shown(results[0].divergence)}"
         )
         return best.passes
 
     def _temperature(self, reference: Sequence[Floats]) -> float:
         return accuracy.temperature(reference[0]) if self.spec.task == "classification" else 1.0
+
+    def _shown(self, divergence: float) -> str:
+        """A divergence for people, in the unit of the table of `export`."""
+        classifies = self.spec.task == "classification"
+        return f"{1e3 * divergence:.2g} mnats" if classifies else f"{divergence:.2g}"
 
     def _divergence(
         self, reference: Sequence[Floats], answers: Sequence[Floats], warm: float

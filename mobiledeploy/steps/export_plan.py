@@ -5,6 +5,7 @@ Everything that can be refused without a framework is refused here.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from mobiledeploy import __version__
 from mobiledeploy.core import builtin_data, cards, inputs, preprocessing, records, runs
 from mobiledeploy.core.cards import ModelCard
-from mobiledeploy.core.errors import InputError, NoSplit, UsageError
+from mobiledeploy.core.errors import DeployError, InputError, NoSplit, UsageError
 from mobiledeploy.core.package import PACKAGE
 from mobiledeploy.core.plugins import (
     FORMATS,
@@ -204,6 +205,11 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     planned = own or _from_card(config, reporter)
     spec = _of_task(planned.spec, config)
     source = data_of_task(data_source or builtin_data.DEMO, spec.task)
+    if config.data is None and trained_on is not None and not _is_here(source):
+        raise UsageError(
+            f"{config.model} was trained on {source}, which is not here",
+            "give --data with these images, or start where the training started",
+        )
     if builtin and source not in (builtin_data.DEMO, data_source):
         reporter.say(f"the demo images of {spec.task} are {source}")
     if (
@@ -240,7 +246,7 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     # The resolution of a model file is known only after a framework opens it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
     # The training images of a network cannot evaluate it.
-    own_data = trained_on is not None and trained_on.source == source
+    own_data = trained_on is not None and _is_of(trained_on, source, look, labels)
     trains = any(RECIPES.load(recipe).RECIPE.training for recipe, _ in jobs)
     split: Split = "held" if own_data or trains else "validation"
     evaluates = data_source is not None or builtin
@@ -432,6 +438,24 @@ def _trained_at(card: ModelCard, alpha: float | None) -> int | None:
         if file.alpha == alpha and file.figures:
             return int(max(file.figures, key=lambda resolution: file.figures[resolution]))
     return None
+
+
+def _is_here(source: str) -> bool:
+    return source in builtin_data.NAMES or Path(source).exists()
+
+
+def _is_of(
+    trained_on: DataRef, source: str, resolution: tuple[int, int], labels: tuple[str, ...]
+) -> bool:
+    """Whether `source` has the images of a training, also by another path."""
+    if source == trained_on.source:
+        return True
+    if source in builtin_data.NAMES:
+        return False
+    with contextlib.suppress(DeployError):
+        held = dataset(source).open(source, "held", resolution=resolution, labels=labels)
+        return held.identity == trained_on.identity
+    return False
 
 
 def _from_run(path: Path, config: ExportConfig) -> PlannedSource:

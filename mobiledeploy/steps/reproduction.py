@@ -115,9 +115,15 @@ def _refuse_surplus(
         for one in bundled
         if one.artifact.arguments is not None
     ]
-    for option, value, place in (("--data", data, 0), ("--weights", weights, 1)):
-        if value is not None and not any(need[place] for need in needs):
-            raise UsageError(f"no file of this bundle was made with {option} of a user's own")
+    trained = any(bundle_commands.trained_on_own(one.artifact) for one in bundled)
+    for option, value, takes in (
+        ("--data", data, trained or any(own_data for own_data, _ in needs)),
+        ("--weights", weights, any(own_weights for _, own_weights in needs)),
+    ):
+        if value is not None and not takes:
+            raise UsageError(
+                f"no file of this bundle was made with {option} of a user's own", "leave it out"
+            )
 
 
 def _plan(

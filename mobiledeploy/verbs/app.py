@@ -63,8 +63,8 @@ class WrittenApp(Record):
         what = f"{self.language}, {self.runtime} {self.runtime_version}, {self.task}"
         return (
             f"{self.path}: {what}, {self.samples} golden samples",
-            f"build it and test it: cd {self.path}",
-            *self.commands,
+            "build it and test it:",
+            *(f"  {line}" for line in (f"cd {self.path}", *self.commands)),
         )
 
     def tables(self) -> tuple[Table, ...]:

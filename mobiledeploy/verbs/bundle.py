@@ -50,7 +50,7 @@ class BundleResult(Record):
         """A row for each member."""
         rows = tuple((m.name, units.size(m.size_bytes), m.sha256[:12]) for m in self.members)
         title = f"{self.path}: {units.size(self.size_bytes)}, sha256 {self.sha256}"
-        return (Table(("member", "size", "sha256"), rows, title),)
+        return (Table(("member", "size", "sha256"), rows, title, names=("member",)),)
 
 
 @dataclass(frozen=True)

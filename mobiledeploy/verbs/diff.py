@@ -164,6 +164,12 @@ def diff(
             (a, b), both, measurements_of_both, _instructions(*measurements_of_both), strict=True
         )
     )
+    scaled = [one.recipe.name for one in both if "equalize" in _passes(one)]
+    if scaled and not activations and len({one.format for one in both}) == 1:
+        reporter.say(
+            f"{' and '.join(dict.fromkeys(scaled))} scales channels, which changes weights and no "
+            "answer: a low SQNR of weights is no loss; --activations shows what each layer loses"
+        )
     difference = Difference(
         str(a),
         str(b),
@@ -208,6 +214,13 @@ def diff_figures(a: int | AnyPath, b: int | AnyPath) -> FigureDifference:
         InputError: a file that cannot be read or holds no figure; a figure of nothing.
     """
     return figures.diff(str(a), str(b))
+
+
+def _passes(artifact: Artifact) -> tuple[str, ...]:
+    """The passes that made it: those of the best alternative, or the only ones of its recipe."""
+    if artifact.tried:
+        return min(artifact.tried, key=lambda one: one.divergence).passes
+    return artifact.recipe.passes[0] if len(artifact.recipe.passes) == 1 else ()
 
 
 def _measurements(artifact: Artifact) -> tuple[Measurement, ...]:

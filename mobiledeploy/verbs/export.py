@@ -58,6 +58,8 @@ from mobiledeploy.verbs import app as app_verb
 BENCH_SECONDS = 2.0
 # Tasks whose divergence is one of probabilities.
 _IN_NATS = ("binary", "classification", "multilabel", "segmentation")
+# Weights that have a name; others are those of a file or of a training.
+_NAMED_WEIGHTS = ("demo", "imagenet", "random")
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ class ExportResult(Record):
         """A row for each file; then the layers that lost most filters, and the apps."""
         if not self.rows:
             return budgets.tables(self.within)
-        kind = f"{self.spec.weights.source} weights" if self.spec.card else "your model"
+        source = self.spec.weights.source
+        kind = f"{source} weights" if source in _NAMED_WEIGHTS else f"weights {source}"
+        kind = kind if self.spec.card else "your model"
         count = max((row.images for row in self.rows), default=0)
         images = f"judged on {count} images" if count else "not judged"
         metric = TASKS.load(self.spec.task).METRICS[0]

@@ -68,7 +68,8 @@ def test_what_stands_in_for_the_model_answers_golden_samples_only(made, build):
     build("android", made)
     done = run(android.COMMANDS[1].split(), made)
     assert done.stdout == (
-        "the golden samples are replayed, but for the model: its outputs are the recorded ones\n"
+        "pass: the golden samples are replayed, but for the model: its outputs are the recorded "
+        "ones\n"
     )
     (made / "a.ppm").write_bytes(b"P6\n# by hand\n2 1\n255\n" + bytes(6))
     done = run([*ANDROID.program(made, "app"), "a.ppm"], made)

@@ -63,7 +63,7 @@ def test_it_replays_its_golden_samples_on_an_emulated_core(made, emulator, monke
             f"emulator:{core}", exclusive=False, reporter=SILENT
         ) as session:
             program = session.run([str(made / "build" / "golden_test")])
-            assert list(program.lines()) == ["the golden samples are replayed\n"]
+            assert list(program.lines()) == ["pass: the golden samples are replayed\n"]
             assert program.wait()[0] == 0
 
 

@@ -121,6 +121,14 @@ def test_without_adb_the_rest_is_skipped(here, heard, monkeypatch) -> None:
     assert {step.state for step in others} == {"skipped"}
 
 
+def test_without_a_phone_there_is_nothing_to_send(here, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("ANDROID_HOME", raising=False)
+    done = CliRunner().invoke(command, ["--phone"])
+    assert "No phone was reached: first-contact.json holds these steps only." in done.stdout
+    assert "issue" not in done.stdout
+
+
 def test_an_adb_without_a_server_is_told(here, heard, monkeypatch) -> None:
     program = here / "adb"
     program.write_text(

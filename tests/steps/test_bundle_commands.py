@@ -9,7 +9,7 @@ import pytest
 
 from mobiledeploy.cli.export import command
 from mobiledeploy.core.errors import UsageError
-from mobiledeploy.core.types import Artifact, Preprocessing
+from mobiledeploy.core.types import Artifact, DataRef, Preprocessing
 from mobiledeploy.steps import bundle_commands, export_plan
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.export_plan import ExportConfig
@@ -50,6 +50,7 @@ class Record:
 
     def __init__(self, config: ExportConfig) -> None:
         self.arguments = export_plan.arguments(config)
+        self.data = DataRef("demo", "validation", (8, 8))
         self.spec = type("Spec", (), {"preprocessing": Preprocessing((0, 1), labels=LABELS)})
 
 
@@ -100,3 +101,13 @@ def test_a_record_of_an_earlier_version_has_no_command():
     record = Record(ExportConfig())
     record.arguments = None
     assert bundle_commands.line(record) == ""
+
+
+def test_a_training_names_its_images_itself_and_others_may_replace_their_place():
+    record = Record(ExportConfig(model=Path("runs/mine")))
+    for source, moved in (("photos", "moved"), ("demo", None)):
+        record.data = DataRef(source, "held", (8, 8))
+        for data, used in ((None, None), (Path("moved"), moved)):
+            config = bundle_commands.config(record, Path("again"), data=data, weights=Path("mine"))
+            assert config.data == used
+            assert config.model == Path("mine")

@@ -14,7 +14,15 @@ from mobiledeploy.core import cards, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import DataRef, Estimated, Fit, Prediction, Target, Weights
+from mobiledeploy.core.types import (
+    DataRef,
+    Estimated,
+    ExportArguments,
+    Fit,
+    Prediction,
+    Target,
+    Weights,
+)
 from mobiledeploy.steps import card_specs
 from mobiledeploy.steps.candidates import IMAGENET
 from mobiledeploy.verbs.choose import ChoiceGroup, ChoiceResult, choose
@@ -33,7 +41,14 @@ def sha(number: int) -> str:
     return f"{number:064x}"
 
 
-def keep(number: int, latency_ms: float, top1: float, spread: float, **target: object) -> None:
+def keep(
+    number: int,
+    latency_ms: float,
+    top1: float,
+    spread: float,
+    arguments: ExportArguments | None = None,
+    **target: object,
+) -> None:
     """A cell of the grid as the store keeps it: its file, an evaluation and an estimate."""
     alpha, res, recipe = CELLS[number]
     spec = card_specs.spec(cards.load("mobilenet_v1"), alpha=alpha, res=res, classes=12)
@@ -45,6 +60,7 @@ def keep(number: int, latency_ms: float, top1: float, spread: float, **target: o
         recipe=RECIPES.load(recipe).RECIPE,
         size_bytes=100_000 * (number + 1),
         data=data,
+        arguments=arguments,
     )
     right = round(top1 * IMAGES)
     predictions = tuple(
@@ -130,6 +146,18 @@ def test_figures_keep_their_kind_and_their_threads(here) -> None:
     command = first.candidate.command
     assert command.startswith("mobiledeploy export --arch mobilenet_v1 --alpha 0.25 --res 96")
     assert records.loads(ChoiceResult, records.dumps(answer)) == answer
+
+
+def test_a_training_is_exported_from_its_folder(here) -> None:
+    given = ExportArguments(
+        *("runs/mine", None, None, None, None, None, None, ("float16", "int8_best")),
+        *(("tflite", "onnx"), "uint8", "model", (), True, "", None, False, False),
+    )
+    keep(0, 5.0, 0.8, 0.05, arguments=given)
+    (one,) = own(choose(device="pixel-6", max_latency=10.0, reporter=SILENT)).candidates
+    assert one.candidate.command == (
+        "mobiledeploy export runs/mine --recipe=float32 --format=tflite --io=uint8"
+    )
 
 
 def test_a_neighbour_that_may_fit_is_named_with_its_timing(here) -> None:

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RECIPES
-from mobiledeploy.core.types import LayerCount, Model, Target
+from mobiledeploy.core.types import LayerCount, Model, RecipeAlternative, Target
 from mobiledeploy.graphs import quantized
 from mobiledeploy.verbs.diff import Difference, diff
 from tests import warm
@@ -161,6 +161,24 @@ def test_weights_are_the_real_values_of_both_recipes(exported, format_) -> None:
     assert len(errors) > 10
     assert all(30 < e < 70 for e in errors)
     assert shelf.weights(exported["float32", format_].read_bytes())
+
+
+def test_scaled_channels_are_no_loss_of_weights(exported, tmp_path, heard) -> None:
+    reference, plain = exported["float32", "tflite"], exported["int8_ptq", "tflite"]
+    diff(reference, plain, reporter=heard)
+    assert heard.said == []
+    path = tmp_path / "scaled.tflite"
+    path.write_bytes(plain.read_bytes())
+    tried = [
+        RecipeAlternative(passes, divergence, 1.0, 30.0, 1.0, 8)
+        for passes, divergence in (((), 0.2), (("equalize",), 0.1))
+    ]
+    record = dataclasses.replace(artifacts.load(plain), path=path.name, tried=tuple(tried))
+    artifacts.record_path(path).write_text(records.dumps(record))
+    diff(reference, path, reporter=heard)
+    (line,) = heard.said
+    assert line.startswith("int8_ptq scales channels")
+    assert "--activations" in line
 
 
 def test_instructions_and_figures_stand_beside_the_layers(exported, here) -> None:

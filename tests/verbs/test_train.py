@@ -494,6 +494,17 @@ def test_demo_weights_are_a_better_start_than_none(data: Path, tmp_path: Path) -
     assert run.spec.classes == 3
 
 
+def test_an_export_of_a_run_names_images_that_are_gone(result, tmp_path):
+    trained, _ = result
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    data = dataclasses.replace(trained.run.data, source="gone")
+    record = records.dumps(dataclasses.replace(trained.run, data=data))
+    (folder / "run.json").write_text(record)
+    config = export_plan.ExportConfig(model=folder, out=tmp_path)
+    with pytest.raises(UsageError, match="was trained on gone, which is not here"):
+        export_plan.plan(config, Heard())
+
+
 def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(result, tmp_path):
     trained, _ = result
     planned = export_plan.plan(
@@ -504,6 +515,12 @@ def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(result, 
     assert planned.source.weights == str(Path(trained.folder) / trained.run.weights)
     assert (planned.data.split, planned.data.identity) == ("held", trained.run.data.identity)
     assert planned.evaluates
+    moved = shutil.copy(trained.run.data.source, tmp_path / "moved.npz")
+    elsewhere = export_plan.plan(
+        export_plan.ExportConfig(model=Path(trained.folder), data=str(moved), out=tmp_path), Heard()
+    )
+    assert elsewhere.data.split == "held"
+    assert elsewhere.data.identity == planned.data.identity
     larger = export_plan.plan(
         export_plan.ExportConfig(model=Path(trained.folder), res=64, out=tmp_path), Heard()
     )

@@ -63,7 +63,7 @@ private fun goldenTest(files: Files, contract: Contract, model: Inference): Int 
   val lines = differences(files, contract, model)
   lines.forEach(::println)
   if (lines.isEmpty())
-    println("the golden samples are replayed, but for the model: its outputs are the recorded ones")
+    println("pass: the golden samples are replayed, but for the model: its outputs are the recorded ones")
   return if (lines.isEmpty()) 0 else 1
 }
 

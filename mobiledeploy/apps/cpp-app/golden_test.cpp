@@ -218,7 +218,7 @@ int main() try {
     differences += !line.empty();
     if (!line.empty()) std::cout << sample.stem << ".ppm: " << line << "\n";
   }
-  if (!differences) std::cout << "the golden samples are replayed\n";
+  if (!differences) std::cout << "pass: the golden samples are replayed\n";
   return differences ? 1 : 0;
 } catch (const std::exception &error) {
   std::cerr << error.what() << "\n";

@@ -159,7 +159,7 @@ function turned(values, depth, channelsFirst) {
 const page = document.getElementById("differences");
 try {
   const lines = await differences();
-  page.textContent = lines.join("\n") || "the golden samples are replayed";
+  page.textContent = lines.join("\n") || "pass: the golden samples are replayed";
   document.body.dataset.state = lines.length ? "fail" : "pass";
 } catch (error) {
   page.textContent = `the golden samples cannot be replayed: ${error.message}`;

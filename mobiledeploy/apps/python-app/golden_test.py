@@ -156,5 +156,7 @@ def test_golden_samples() -> None:
 
 if __name__ == "__main__":
     lines = list(differences())
-    print("\n".join(lines) or f"the golden samples are replayed: {Path(__file__).parent.name}")
+    print(
+        "\n".join(lines) or f"pass: the golden samples are replayed: {Path(__file__).parent.name}"
+    )
     sys.exit(bool(lines))
