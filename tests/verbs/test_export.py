@@ -148,7 +148,7 @@ def test_an_app_of_the_best_file_is_written_beside_the_files(here, heard):
     assert any(line.startswith(told) for line in heard.said)
     table = done.tables()[-1]
     assert table.headers == ("app",)
-    assert table.rows[-1] == ("python golden_test.py",)
+    assert table.rows[-1] == ("  python golden_test.py",)
     # It passes its own test.
     replayed = subprocess.run([sys.executable, "golden_test.py"], cwd=here / python.path)
     assert replayed.returncode == 0
