@@ -272,12 +272,14 @@ def _empty_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _warm(_empty_user: None) -> Iterator[None]:
+def _warm(_empty_user: None, shared_folder: Path) -> Iterator[None]:
     """Conversions, trainings and analyses have TensorFlow imported when they start.
 
-    Exports time each file for a moment only.
+    Exports time each file for a moment only, and what is converted again is not opened again.
     """
-    with warm.session(), pytest.MonkeyPatch.context() as patch:
+    opened = shared_folder / "opened"
+    opened.mkdir(exist_ok=True)
+    with warm.session(opened), pytest.MonkeyPatch.context() as patch:
         for module in (child_process, runner):
             patch.setattr(module, "INTERPRETER", (warm.program(), "-P"))
         patch.setattr("mobiledeploy.verbs.export.BENCH_SECONDS", warm.BENCH_SECONDS)

@@ -10,7 +10,8 @@ limits of whoever asked for it. Only what it imports is there already.
 else it becomes the real interpreter. A test about the process itself (its death, its memory, what
 it imports) starts `sys.executable`.
 
-One thing differs on purpose: an export of a warm process times each file for a tenth of the time.
+Two things differ on purpose: an export of a warm process times each file for a tenth of the time,
+and a conversion does not open a model that another one has opened (tests/opened.py).
 
 This file is all three: what the tests import, the server, and the program's template.
 """
@@ -21,6 +22,7 @@ import array
 import atexit
 import gc
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -127,19 +129,22 @@ def program() -> str:
 
 
 @contextmanager
-def session() -> Iterator[None]:
-    """The servers, and `program()`, which asks them; at the end all that they forked is ended."""
+def session(opened: Path) -> Iterator[None]:
+    """The servers, and `program()`, which asks them; at the end all that they forked is ended.
+
+    Their conversions keep in the folder `opened` what they opened (tests/opened.py).
+    """
     global _program
     # Not in pytest's folders: the path of a socket has a hundred bytes at most.
     with tempfile.TemporaryDirectory(prefix="warm-") as folder, ExitStack() as stack:
-        _program = _started(Path(folder), stack)
+        _program = _started(Path(folder), opened, stack)
         try:
             yield
         finally:
             _program = sys.executable
 
 
-def _started(folder: Path, stack: ExitStack) -> str:
+def _started(folder: Path, opened: Path, stack: ExitStack) -> str:
     path = folder / "python"
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
     known: dict[str, tuple[str, dict[str, str]]] = {}
@@ -151,7 +156,7 @@ def _started(folder: Path, stack: ExitStack) -> str:
         listener.listen(64)
         log = stack.enter_context((folder / f"{name}.log").open("wb"))
         server = subprocess.Popen(
-            [sys.executable, "-P", __file__, str(listener.fileno()), name, str(path)],
+            [sys.executable, "-P", __file__, str(listener.fileno()), name, str(path), str(opened)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -183,7 +188,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
     server.wait(60)
 
 
-def _import(name: str, program: str) -> None:
+def _import(name: str, program: str, opened: str) -> None:
     """What each fork needs first."""
     folder = Path(importlib.import_module("mobiledeploy").__file__ or "").parent
     if name == "commands":
@@ -213,6 +218,12 @@ def _import(name: str, program: str) -> None:
         "mobiledeploy.graphs.quantized",
     ):
         importlib.import_module(module)
+    path = Path(__file__).with_name("opened.py")
+    spec = importlib.util.spec_from_file_location("opened", path)
+    assert spec and spec.loader
+    opened_models = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(opened_models)
+    opened_models.remember(Path(opened))
     # Each fork starts TensorFlow's threads itself: of those that stand, it would have none.
     context = importlib.import_module("tensorflow.python.eager.context")
     assert context._context is None or not context._context._initialized
@@ -224,8 +235,8 @@ def _import(name: str, program: str) -> None:
 class _Server:
     """Forks a process for whoever asks, and says how it ended."""
 
-    def __init__(self, listener: socket.socket, name: str, program: str) -> None:
-        self._listener, self._name, self._program = listener, name, program
+    def __init__(self, listener: socket.socket, *what: str) -> None:
+        self._listener, self._what = listener, what
         self._loop = selectors.DefaultSelector()
         self._clients: dict[int, socket.socket] = {}
         self._imported = False
@@ -250,7 +261,7 @@ class _Server:
     def _accept(self) -> dict[str, Any] | None:
         connection, _ = self._listener.accept()
         if not self._imported:
-            _import(self._name, self._program)
+            _import(*self._what)
             # So that no fork copies the pages of what it does not change.
             gc.collect()
             gc.freeze()

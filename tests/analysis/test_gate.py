@@ -159,15 +159,15 @@ def test_a_sure_loss_that_is_small_names_no_class():
 
 @pytest.mark.parametrize("count", [10, 200])
 def test_chance_alone_names_a_class_once_in_a_hundred_checks_at_most(count):
-    """2,000 checks in which every class loses as much as it gains."""
+    """2,000 checks, 100 of many classes, in which every class loses as much as it gains."""
     dice = np.random.default_rng(5)
     classes = np.repeat(np.arange(count), 20)
     names_ = 0
-    for _ in range(2000 if count == 10 else 200):
+    for _ in range(2000 if count == 10 else 100):
         rolled = dice.random(len(classes))
         groups, _ = gate.regressed_classes(classes, rolled < 0.15, rolled > 0.85)
         names_ += any(g.regressed for g in groups)
-    assert names_ <= (20 if count == 10 else 2)
+    assert names_ <= (20 if count == 10 else 1)
 
 
 def test_answers_of_a_class_that_changed_are_named_without_labels():

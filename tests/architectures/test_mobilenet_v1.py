@@ -66,7 +66,16 @@ def test_ends_are_named_and_scores_are_probabilities(model: tf_keras.Model) -> N
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("alpha", "millions"), [(1.0, 4.2), (0.75, 2.6), (0.5, 1.3), (0.25, 0.5)])
+@pytest.mark.parametrize(
+    ("alpha", "millions"),
+    [
+        # Also one of the variants below.
+        pytest.param(1.0, 4.2, marks=pytest.mark.slow),
+        (0.75, 2.6),
+        pytest.param(0.5, 1.3, marks=pytest.mark.slow),
+        (0.25, 0.5),
+    ],
+)
 def test_parameters_are_those_of_the_papers_table_6(alpha: float, millions: float) -> None:
     keras_model = mobilenet_v1.build(alpha=alpha, resolution=(224, 224), classes=1000)
     # Moving statistics are not counted.
@@ -74,7 +83,7 @@ def test_parameters_are_those_of_the_papers_table_6(alpha: float, millions: floa
     assert round(trained_model / 1e6, 1) == millions
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(height=st.integers(32, 300), width=st.integers(32, 300))
 def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:
     keras_model = mobilenet_v1.build(alpha=0.05, resolution=(height, width), classes=2)
@@ -84,13 +93,17 @@ def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:
         assert keras_model.get_layer(name).output_shape[1:3] == (height, width)
 
 
-@pytest.mark.parametrize("resolution", [(32, 32), (33, 47), (1024, 1024)])
+@pytest.mark.parametrize(
+    "resolution", [pytest.param((32, 32), marks=pytest.mark.slow), (33, 47), (1024, 1024)]
+)
 def test_any_resolution(resolution: tuple[int, int]) -> None:
     keras_model = mobilenet_v1.build(alpha=0.1, resolution=resolution, classes=3)
     assert keras_model.predict_on_batch(np.zeros((1, *resolution, 3), np.float32)).shape == (1, 3)
 
 
-@pytest.mark.parametrize("alpha", [1e-6, 0.01, 0.3, 0.7, 1.4])
+@pytest.mark.parametrize(
+    "alpha", [1e-6, *(pytest.param(a, marks=pytest.mark.slow) for a in (0.01, 0.7)), 0.3, 1.4]
+)
 def test_widths_round_down_to_at_least_one(alpha: float) -> None:
     keras_model = mobilenet_v1.build(alpha=alpha, resolution=(32, 32), classes=2)
     for number, (_, filters) in enumerate(mobilenet_v1.BLOCKS, start=1):

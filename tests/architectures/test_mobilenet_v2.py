@@ -1,3 +1,4 @@
+import functools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from mobiledeploy.frameworks import tf_keras as framework
 from mobiledeploy.steps import card_specs
 
 
+@functools.lru_cache(maxsize=1)
 def build(alpha=1.0, resolution=224, classes=1000):
     return mobilenet_v2.build(alpha=alpha, resolution=(resolution,) * 2, classes=classes)
 
@@ -39,7 +41,7 @@ def test_size_is_that_of_the_authors_table(network, alpha, mult_adds, table_valu
 
 
 def test_rows_are_those_of_table_2():
-    model = build()
+    model = build(1.0)
     rows = {
         "Conv1": (112, 32),
         "expanded_conv_project": (112, 16),
@@ -64,7 +66,13 @@ def test_weights_of_keras_applications_load_by_name(network, tmp_path, alpha):
     ours.takes_weights_of(published(alpha, 64, 10), tmp_path / "w.h5")
 
 
-@pytest.mark.parametrize(("alpha", "resolution"), [(1.0, 96), (0.35, 224), (1.3, 224)])
+@pytest.mark.parametrize(
+    ("alpha", "resolution"),
+    [
+        (0.35, 224),
+        *(pytest.param(*row, marks=pytest.mark.slow) for row in ((1.0, 96), (1.3, 224))),
+    ],
+)
 def test_the_cards_weights_are_those_of_keras_applications(monkeypatch, alpha, resolution):
     request = []
 

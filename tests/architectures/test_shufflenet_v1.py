@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from mobiledeploy.architectures import shufflenet_v1
 from mobiledeploy.core.errors import UsageError
 
 
+@functools.lru_cache(maxsize=4)
 def build(alpha=1.0, groups=3, resolution=32, classes=2):
     return shufflenet_v1.build(
         alpha=alpha, groups=groups, resolution=(resolution,) * 2, classes=classes
@@ -23,7 +26,7 @@ def build(alpha=1.0, groups=3, resolution=32, classes=2):
         pytest.param(1.0, 4, 1_968_344, 134_339_776, marks=pytest.mark.slow),
         pytest.param(1.0, 8, 2_434_768, 138_365_952, marks=pytest.mark.slow),
         pytest.param(0.5, 1, 534_484, 38_517_408, marks=pytest.mark.slow),
-        (0.5, 3, 718_324, 37_589_856),
+        pytest.param(0.5, 3, 718_324, 37_589_856, marks=pytest.mark.slow),
         pytest.param(0.5, 4, 778_040, 37_468_832, marks=pytest.mark.slow),
         pytest.param(0.25, 1, 209_746, 11_003_184, marks=pytest.mark.slow),
         (0.25, 3, 305_902, 11_009_808),
@@ -52,7 +55,7 @@ def test_size_is_the_papers(network, alpha, groups, parameters, mult_adds):
     ],
 )
 def test_shapes_are_those_of_table_1(groups, width):
-    model = build(groups=groups, resolution=224)
+    model = build(1.0, groups, resolution=224, classes=1000)
     rows = {"conv1": (112, 24), "pool1": (56, 24)}
     for stage, units in ((2, 4), (3, 8), (4, 4)):
         for unit in range(1, units + 1):
@@ -65,7 +68,7 @@ def test_shapes_are_those_of_table_1(groups, width):
     assert model.get_layer("stage2_unit2_compress").groups == groups
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(groups=st.sampled_from((2, 3, 4, 8)), each=st.integers(1, 5))
 def test_shuffled_channels_come_from_every_group_in_turn(groups, each):
     layers = shufflenet_v1.layers

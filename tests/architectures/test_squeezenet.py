@@ -1,7 +1,14 @@
+import functools
+
 import pytest
 
 from mobiledeploy.architectures import squeezenet
 from mobiledeploy.core.errors import UsageError
+
+
+@functools.lru_cache(maxsize=2)
+def build(variant):
+    return squeezenet.build(variant=variant, resolution=(224, 224), classes=1000)
 
 
 @pytest.mark.parametrize(
@@ -15,14 +22,14 @@ from mobiledeploy.core.errors import UsageError
     ],
 )
 def test_size_is_the_published_one(network, variant, parameters, mult_adds):
-    model = network(squeezenet.build(variant=variant, resolution=(224, 224), classes=1000))
+    model = network(build(variant))
     assert model.parameters == parameters
     assert model.mult_adds == mult_adds
     assert model.lambdas == []
 
 
 def test_shapes_are_those_of_table_1():
-    model = squeezenet.build(variant="1.0", resolution=(224, 224), classes=1000)
+    model = build("1.0")
     rows = {
         "conv1": (111, 96),
         "maxpool1": (55, 96),
@@ -43,7 +50,7 @@ def test_shapes_are_those_of_table_1():
 
 
 @pytest.mark.parametrize("variant", squeezenet.VARIANTS)
-@pytest.mark.parametrize("size", [32, 33])
+@pytest.mark.parametrize("size", [pytest.param(32, marks=pytest.mark.slow), 33])
 def test_the_smallest_images_are_large_enough(network, variant, size):
     model = network(squeezenet.build(variant=variant, resolution=(size, size), classes=2))
     assert model.model.predict_on_batch(model.images(1)).shape == (1, 2)

@@ -28,7 +28,14 @@ def test_size_is_that_of_table_6(network, backbone, mult_adds, parameters, print
     assert model.lambdas == []
 
 
-@pytest.mark.parametrize("resolution", [(320, 320), (160, 96), (32, 32), (300, 301)])
+@pytest.mark.parametrize(
+    "resolution",
+    [
+        *(pytest.param(r, marks=pytest.mark.slow) for r in ((320, 320), (160, 96))),
+        (32, 32),
+        (300, 301),
+    ],
+)
 def test_there_is_a_box_and_a_row_of_scores_for_each_anchor(resolution):
     arguments = {"backbone": "mobilenet_v2", "alpha": 0.35, "resolution": resolution}
     anchors = ssdlite.anchors(**arguments)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,16 +31,29 @@ def run(*argv: object, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture
-def path(exported, here) -> Path:
-    """An artifact whose baseline stands in the current folder; thirteen images decide nothing."""
-    artifact: Path = exported["int8_ptq", "tflite"]
-    result = run("check", artifact, "--update-baseline")
+BASELINE = "mobiledeploy-baseline.json"
+
+
+@pytest.fixture(scope="module")
+def accepted(exported, tmp_path_factory) -> Path:
+    """A baseline with the figures of int8_ptq.tflite, as if they were those of another file."""
+    folder = tmp_path_factory.mktemp("accepted")
+    argv = ("check", exported["int8_ptq", "tflite"], "--update-baseline")
+    with contextlib.chdir(folder):
+        result = run(*argv)
     assert result.returncode == 0, result.stderr
     assert "v1 int8_ptq tflite: new, top-1" in result.stdout
     assert "v1 float32 tflite: new, top-1" in result.stdout
-    assert "mobiledeploy-baseline.json is written: commit it" in result.stdout
-    of_another_file(here / "mobiledeploy-baseline.json")
+    assert f"{BASELINE} is written: commit it" in result.stdout
+    of_another_file(folder / BASELINE)
+    return folder / BASELINE
+
+
+@pytest.fixture
+def path(exported, accepted, here) -> Path:
+    """An artifact whose baseline stands in the current folder; thirteen images decide nothing."""
+    shutil.copy(accepted, here)
+    artifact: Path = exported["int8_ptq", "tflite"]
     return artifact
 
 

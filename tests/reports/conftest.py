@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.pages import emulate
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
     webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium (mobiledeploy[dev])")
     if not shutil.which("chromium") or not shutil.which("chromedriver"):
         pytest.skip("no chromium and chromedriver (apt install chromium chromium-driver)")
@@ -23,3 +25,12 @@ def browser() -> Iterator[Any]:
     driver = webdriver.Chrome(options=options, service=service)
     yield driver
     driver.quit()
+
+
+@pytest.fixture
+def browser(chromium: Any) -> Iterator[Any]:
+    """The session's one browser; after each test it has its own screen again, and no log."""
+    yield chromium
+    emulate(chromium)
+    for log in ("browser", "performance"):
+        chromium.get_log(log)

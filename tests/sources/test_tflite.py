@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import io
 import zipfile
 
@@ -33,7 +34,7 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.sources import tflite
 from mobiledeploy.sources._tensorflow import TensorFlowModel
 from mobiledeploy.steps import model_files
-from tests.conftest import press
+from tests.conftest import press_floats
 from tests.networks import answers, taking_images
 
 SIZE = (16, 16)
@@ -58,13 +59,15 @@ def network(last):
     )
 
 
+@functools.cache
+def converted_network(last):
+    return TensorFlowModel(taking_images(network(last), SIZE), ["scores"]).floats("model")
+
+
 @pytest.fixture(scope="module", params=["softmax", "linear"])
 def floats(request):
     """(whether it ends in a softmax, a float TFLite of four classes)."""
-    result = TensorFlowModel(taking_images(network(request.param), SIZE), ["scores"]).floats(
-        "model"
-    )
-    return request.param == "softmax", result
+    return request.param == "softmax", converted_network(request.param)
 
 
 def opened(path, content, **changes):
@@ -104,7 +107,7 @@ def test_it_answers_with_the_requested_output(floats, tmp_path):
 
 
 def test_float16_is_widened(tmp_path):
-    content = TensorFlowModel(taking_images(network("softmax"), SIZE), ["scores"]).floats("model")
+    content = converted_network("softmax")
     half = quantized.without_calibration(content, RECIPES.load("float16").RECIPE)
     assert len(half) < 0.6 * len(content)
     there = opened(tmp_path / "x.tflite", half)
@@ -118,7 +121,7 @@ def test_float16_is_widened(tmp_path):
 @pytest.mark.parametrize("recipe", ["int8_ptq", "dynamic_int8"])
 def test_integers_are_refused_with_what_can_be_done(recipe, tmp_path):
     path = tmp_path / "ready.tflite"
-    path.write_bytes(press(network("softmax"), recipe, "tflite", IMAGES))
+    path.write_bytes(press_floats(converted_network("softmax"), recipe, "tflite", IMAGES))
     with pytest.raises(
         InputError, match=r"already holds integers \(int.*evaluate, bench.*ready"
     ) as messages:
@@ -243,6 +246,7 @@ def test_another_resolution_is_refused(floats, tmp_path):
     assert image.shape == (*SIZE, 3)
 
 
+@functools.cache
 def open_to_any_size():
     """A float TFLite of images of any size and number; it enlarges by the shape of its input."""
     layers = tf_keras.layers

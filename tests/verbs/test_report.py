@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -23,14 +25,27 @@ from tests.pages import cold
 pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
 
 
-@pytest.fixture
-def kept(exported, here: Path) -> list[Path]:
-    """A store that knows the float and the int8 TFLite: judged, and one of them timed."""
+@pytest.fixture(scope="module")
+def known(exported, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Path]:
+    """The float and the int8 TFLite, and a folder whose store knows that they were judged.
+
+    One of them was timed.
+    """
     paths = [exported["float32", "tflite"], exported["int8_ptq", "tflite"]]
-    with Store.open() as store:
-        store.add_export("key", {str(path): artifacts.load(path) for path in paths})
-    evaluate.evaluate(paths)
-    bench.bench(paths[1:], runs=6)
+    folder = tmp_path_factory.mktemp("known")
+    with contextlib.chdir(folder):
+        with Store.open() as store:
+            store.add_export("key", {str(path): artifacts.load(path) for path in paths})
+        evaluate.evaluate(paths)
+        bench.bench(paths[1:], runs=6)
+    return paths, folder
+
+
+@pytest.fixture
+def kept(known: tuple[list[Path], Path], here: Path) -> list[Path]:
+    """The paths; a copy of the store is in the current folder."""
+    paths, folder = known
+    shutil.copytree(folder, here, dirs_exist_ok=True)
     return paths
 
 
