@@ -236,10 +236,10 @@ REACH_FILES = {
     "what the system makes: /proc, /sys, /dev/null": [
         "cli/main.py _open_streams",
         "cli/main.py write",
+        "core/cpu.py info",
         "devices/host.py _text",
         "runners/python.py _peak_rss_bytes",
         "verbs/doctor.py _free_memory",
-        "steps/instruction_sets.py here",
     ],
     "a lock, or the name of whoever takes one": [
         "core/artifacts.py staging",
