@@ -338,6 +338,16 @@ def test_two_places_open_and_write_files():
     assert found == set(chain.from_iterable(REACH_FILES.values()))
 
 
+def test_one_place_lists_what_a_damaged_zip_raises():
+    names = ("BadZipFile", "LargeZipFile")
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name in path.read_text("utf-8") for name in names)
+    }
+    assert found == {"core/zips.py"}
+
+
 @pytest.mark.parametrize(
     "code",
     [
