@@ -236,10 +236,10 @@ REACH_FILES = {
     "what the system makes: /proc, /sys, /dev/null": [
         "cli/main.py _open_streams",
         "cli/main.py write",
+        "core/cpu.py info",
         "devices/host.py _text",
         "runners/python.py _peak_rss_bytes",
         "verbs/doctor.py _free_memory",
-        "steps/instruction_sets.py here",
     ],
     "a lock, or the name of whoever takes one": [
         "core/artifacts.py staging",
@@ -336,6 +336,16 @@ def test_two_places_open_and_write_files():
         if isinstance(function, ast.FunctionDef) and list(by_name(function))
     }
     assert found == set(chain.from_iterable(REACH_FILES.values()))
+
+
+def test_one_place_lists_what_a_damaged_zip_raises():
+    names = ("BadZipFile", "LargeZipFile")
+    found = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if any(name in path.read_text("utf-8") for name in names)
+    }
+    assert found == {"core/zips.py"}
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ file first. So a small file cannot take much memory, and each fault is reported 
 from __future__ import annotations
 
 import math
-import struct
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,25 +17,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import inputs
+from mobiledeploy.core import inputs, zips
 from mobiledeploy.core.errors import DeviceError, InputError
 from mobiledeploy.core.types import Tensor
 
 # What zipfile and numpy raise for bytes that they cannot read.
-_BROKEN = (
-    ArithmeticError,
-    EOFError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_BROKEN = (*zips.BROKEN, ArithmeticError, SyntaxError, TypeError, tokenize.TokenError)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # Deflate expands one byte to at most 1032.
 _DEFLATED_MOST = 1032

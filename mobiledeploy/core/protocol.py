@@ -306,3 +306,23 @@ class Listener:
                 self._queue.put((number, event))
         except Exception as error:  # noqa: BLE001 - raised again by `next`, where it is waited for
             self._queue.put((number, error))
+
+
+def listen(process: Process, model: str, patience_s: float, *kinds: type[Event]) -> Iterator[Event]:
+    """The events of one runner of the file `model`: `kinds` in any order, and `Done` as the last.
+
+    Errors as of `Listener.next`, and DeviceError for an event of another kind.
+    """
+    listener = Listener(model, patience_s)
+    listener.listen(0, process)
+    event: Event | None = None
+    while not isinstance(event, Done):
+        _, event = listener.next()
+        if not isinstance(event, (*kinds, Done)):
+            raise untimely(event)
+        yield event
+
+
+def untimely(event: Event) -> DeviceError:
+    """The error for an event that no runner says at this point."""
+    return DeviceError(f"the runner said {type(event).__name__} at the wrong time")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from mobiledeploy.core import leases
+from mobiledeploy.core import cpu, leases
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import DeviceInfo, Kind
@@ -21,7 +21,7 @@ REMOTE = False
 
 def available() -> tuple[DeviceInfo, ...]:
     """This machine."""
-    return (DeviceInfo("host", KIND, f"{_cpu()}, {os.cpu_count()} cores"),)
+    return (DeviceInfo("host", KIND, f"{cpu.name()}, {os.cpu_count()} cores"),)
 
 
 @contextmanager
@@ -50,12 +50,12 @@ class Host(Local):
 
 
 def _facts() -> Iterator[tuple[str, str]]:
-    yield "cpu", _cpu()
+    yield "cpu", cpu.name()
     yield "machine", platform.machine()
     yield "cores", str(os.cpu_count() or "")
     yield "governor", _each("/sys/devices/system/cpu/cpu*/cpufreq/scaling_governor")
     yield "frequency_khz", _each("/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
-    yield "frequency_mhz", _cpuinfo("cpu MHz")
+    yield "frequency_mhz", ",".join(cpu.info("cpu MHz"))
     yield "temperature_millicelsius", _each("/sys/class/thermal/thermal_zone*/temp")
     yield "load", " ".join(f"{load:.2f}" for load in os.getloadavg())
     yield from _cpu_seconds()
@@ -64,10 +64,6 @@ def _facts() -> Iterator[tuple[str, str]]:
     yield "python", platform.python_version()
     yield "memory_kb", _meminfo("MemTotal")
     yield "memory_available_kb", _meminfo("MemAvailable")
-
-
-def _cpu() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def _cpu_seconds() -> Iterator[tuple[str, str]]:
@@ -80,19 +76,9 @@ def _cpu_seconds() -> Iterator[tuple[str, str]]:
     yield "stolen_cpu_s", f"{steal / tick:.2f}"
 
 
-def _cpuinfo(key: str) -> str:
-    return ",".join(dict.fromkeys(_values("/proc/cpuinfo", key)))
-
-
 def _meminfo(key: str) -> str:
-    return next(_values("/proc/meminfo", key), "").partition(" ")[0]
-
-
-def _values(path: str, key: str) -> Iterator[str]:
-    for line in _text(path).splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            yield value.strip()
+    lines = (line.partition(":") for line in _text("/proc/meminfo").splitlines())
+    return next((value.split()[0] for name, _, value in lines if name == key), "")
 
 
 def _each(pattern: str) -> str:

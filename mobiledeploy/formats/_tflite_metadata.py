@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-import zlib
 
 import flatbuffers
 import numpy as np
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
-from mobiledeploy.core import preprocessing, samples
+from mobiledeploy.core import preprocessing, samples, zips
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import Preprocessing
 from mobiledeploy.graphs.graph import BROKEN, Graph
@@ -130,6 +129,8 @@ def _text(table: Table, slot: int) -> str:
 
 def _labels(content: bytes, name: str) -> tuple[str, ...]:
     """The class names in the zip after the model, one per line; () if there are none."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return ()
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if name not in archive.namelist():
@@ -139,9 +140,7 @@ def _labels(content: bytes, name: str) -> tuple[str, ...]:
             if member.file_size > _LABELS_BYTES or member.compress_type not in methods:
                 raise InputError(f"its class names ({name}) cannot be read")
             text = archive.read(member).decode()
-    except zipfile.BadZipFile:
-        return ()
-    except (*BROKEN, zlib.error, UnicodeDecodeError, NotImplementedError) as error:
+    except (*zips.BROKEN, MemoryError) as error:
         raise InputError(f"its class names ({name}) cannot be read") from error
     # Invalid label names are ignored; the model works without them.
     try:

@@ -15,7 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 
-from mobiledeploy.core import records
+from mobiledeploy.core import records, zips
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import (
     Contract,
@@ -29,7 +29,7 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.formats import _tflite_metadata
 from mobiledeploy.graphs import postprocess
-from mobiledeploy.graphs.graph import BROKEN, CASTS, Graph
+from mobiledeploy.graphs.graph import CASTS, Graph
 
 SUFFIX = ".tflite"
 _BETTER_IN_FLOAT = ("L2_NORMALIZATION",)
@@ -181,6 +181,8 @@ def contract(data: bytes) -> Contract | None:
     None if there is none, InputError if it is damaged.
     """
     Graph(data)
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        return None
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [n for n in (_CONTRACT, _DEFLATED_CONTRACT) if n in archive.namelist()]
@@ -196,11 +198,7 @@ def contract(data: bytes) -> Contract | None:
             text = archive.read(names[0])
         if names[0] == _CONTRACT:
             text = _unpack(text)
-    except zipfile.BadZipFile as error:
-        if zipfile.is_zipfile(io.BytesIO(data)):
-            raise InputError("the files packed behind the TFLite model are damaged") from error
-        return None
-    except BROKEN as error:
+    except (*zips.BROKEN, MemoryError) as error:
         raise InputError("the files packed behind the TFLite model are damaged") from error
     return records.loads(Contract, text, names[0])
 

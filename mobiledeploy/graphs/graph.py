@@ -269,8 +269,10 @@ class Graph:
         places = [
             (int(op.inputs[0]), int(op.outputs[0])) for op in self.ops if self.kind(op) == "DENSIFY"
         ]
+        self.subgraph.operators = [op for op in self.ops if self.kind(op) != "DENSIFY"]
+        read = {*self.outputs, *(int(index) for op in self.ops for index in op.inputs)}
         sparse_ones = [i for i, t in enumerate(self.subgraph.tensors) if t.sparsity is not None]
-        places += zip(sparse_ones, sparse_ones, strict=True)
+        places += [(index, index) for index in sparse_ones if index in read]
         sizes = (abs(math.prod(self.shape(source))) for source, _ in places)
         if sum(sizes) > _MOST_SPARSE:
             raise InputError("the sparse constants of the TFLite file are too large")
@@ -279,7 +281,10 @@ class Graph:
             if values is None:
                 raise InputError(f"the sparse tensor {self.name(source)} is no constant")
             self.make_constant(target, values)
-        self.subgraph.operators = [op for op in self.ops if self.kind(op) != "DENSIFY"]
+        for index in sparse_ones:
+            if index not in read:
+                self.make_computed(index)
+                self.subgraph.tensors[index].sparsity = None
 
     def make_computed(self, index: int) -> None:
         """Removes a tensor's values from the file; an operator has to compute it."""

@@ -39,6 +39,9 @@ _START = (
     "--warmup_min_secs=0.1",
     "--report_peak_memory_footprint=true",
 )
+# A reason begins with the kind of an operator. Where a build does not end its list, what comes next
+# has another form.
+_REASON = re.compile(r"[A-Z][A-Z0-9_]*(?: \w+)?: ")
 # Starts it until standard input ends. A background command of a shell has no standard input (POSIX
 # 2.9.3), so it gets it as descriptor 3.
 _AGAIN = (
@@ -240,7 +243,7 @@ class _ParsedOutput:
             self._in_reasons = True
         elif "operations will run on the" in text.lower():
             self._in_reasons = False
-        elif self._in_reasons and text and text not in self.reasons:
+        elif self._in_reasons and _REASON.match(text) and text not in self.reasons:
             self.reasons.append(text)
 
     def _statistics(self, any_: bool, rest: str) -> None:

@@ -10,11 +10,10 @@ import importlib
 import io
 import os
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from mobiledeploy.core import inputs, records, untrusted
+from mobiledeploy.core import inputs, records, untrusted, zips
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import missing
 from mobiledeploy.core.types import ModelFile
@@ -193,7 +192,7 @@ def _zip(stream: BinaryIO, path: Path, accepted: str | None) -> ModelFile | None
                 if name.endswith(".h5"):
                     with _h5py().File(io.BytesIO(archive.read(name)), "r") as file:
                         _check_objects(file, f"{path}: {name}")
-    except (*_BROKEN, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (*zips.BROKEN, *_BROKEN) as error:
         raise InputError(
             f"{path} is a broken Keras zip: {_reason(error)}",
             "it may be truncated: download or save it again",

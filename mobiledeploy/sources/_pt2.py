@@ -29,9 +29,7 @@ import functools
 import io
 import math
 import re
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -39,7 +37,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mobiledeploy.core import inputs, package, untrusted
+from mobiledeploy.core import inputs, package, untrusted, zips
 from mobiledeploy.core.errors import InputError
 
 SCHEMA_MAJOR = 8
@@ -70,20 +68,7 @@ _LONGEST_EXPRESSION = 500
 # ScalarType of torch/_export/serde/schema.py, and its MemoryFormat.
 _DTYPES = {4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64", 12: "bool"}
 _MEMORY = {1: "contiguous_format", 2: "channels_last", 4: "preserve_format"}
-_BROKEN = (
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_BROKEN = (*zips.BROKEN, ArithmeticError, AttributeError, TypeError)
 _AGAIN = "save it again with torch.export.save of torch 2.8 or later"
 
 

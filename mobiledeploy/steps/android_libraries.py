@@ -5,13 +5,11 @@ https://developer.android.com/guide/practices/page-sizes
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import struct
 import tempfile
 import zipfile
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from io import BufferedReader, FileIO
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from mobiledeploy.core import elf, inputs, units
+from mobiledeploy.core import elf, inputs, units, zips
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.elf import ElfFile
 from mobiledeploy.core.errors import InputError, first_line
@@ -31,25 +29,8 @@ _IN_ARCHIVE = re.compile(r"(.*/)?(lib|jni)/[^/]+/[^/]+\.so")
 _MACHINES_OF_64_BITS = ("aarch64", "x86_64", "riscv64")
 _MOST_LIBRARIES = 10_000
 _MOST_DIRECTORY = 64 << 20
-# The end of a zip file: signature, four counts, size and place of the directory, a comment's size.
-_END = struct.Struct("<4s4H2LH")
-_SIGNATURE = b"PK\5\6"
-_LONGEST_COMMENT = 0xFFFF
-# What leads to the directory of a file above 4 GB, right before that end.
-_LOCATOR, _LOCATOR_BYTES = b"PK\6\7", 20
 # What stands before a member's name; its last two numbers are the sizes of name and extra field.
 _MEMBER_BYTES = 30
-# What zipfile raises for bytes that it cannot read.
-_BROKEN = (
-    EOFError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True)
@@ -152,7 +133,7 @@ def _libraries(path: Path) -> Iterator[_Packed]:
             _check_directory(stream)
             with zipfile.ZipFile(stream) as archive:
                 yield from _members(archive, stream, path)
-        except _BROKEN as error:
+        except zips.BROKEN as error:
             raise InputError(
                 f"{inputs.printable(path)} is not a readable app: {first_line(error)}",
                 "name an .apk, .aab or .aar, a folder, or a library",
@@ -193,17 +174,8 @@ def _check_count(number: int, path: Path) -> None:
 
 def _check_directory(stream: BufferedReader[FileIO]) -> None:
     """ValueError for a directory that zipfile would read whole, and that no app has."""
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - _END.size - _LONGEST_COMMENT))
-    tail = stream.read()
-    # The end that zipfile takes: one without a comment comes first.
-    place = len(tail) - _END.size
-    if place < 0 or not (tail.startswith(_SIGNATURE, place) and tail.endswith(b"\0\0")):
-        place = tail.rfind(_SIGNATURE)
-    if place < 0:
+    end = zips.end_record(stream)
+    if end is None:
         raise ValueError("it is no zip file")
-    end = tail[place : place + _END.size].ljust(_END.size, b"\0")
-    # A locator before it names another directory, which may have any size.
-    located = tail.startswith(_LOCATOR, max(0, place - _LOCATOR_BYTES))
-    if located or _END.unpack(end)[5] > _MOST_DIRECTORY:
+    if end.located or end.directory_bytes > _MOST_DIRECTORY:
         raise ValueError("its directory is too large")

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import re
 import stat
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from mobiledeploy.core import artifacts, inputs, records, units
+from mobiledeploy.core import artifacts, inputs, records, units, zips
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError
 
@@ -28,26 +26,11 @@ LARGEST = inputs.MODEL
 _MOST_MEMBERS = 10_000
 _MOST_DIRECTORY = 4 << 20
 _LONGEST_NAME = 240
-# The end of a zip file without a comment: signature, four counts, size and place of the directory.
-_END = struct.Struct("<4s4H2LH")
-_END_SIGNATURE = b"PK\5\6"
 _TIME = (1980, 1, 1, 0, 0, 0)
 _MODE = stat.S_IFREG | 0o644
 _UNIX = 3
 _ENCRYPTED = 0x1
 _PLAIN_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
-# What zipfile raises for bytes that it cannot read.
-_BROKEN = (
-    EOFError,
-    LookupError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _AGAIN = "take it again from where it was made"
 
 
@@ -167,7 +150,7 @@ class OpenBundle:
             return self._archive.read(self._infos[name])
         except MemoryError as error:
             raise InputError(f"{self._where}: member {name} does not fit into memory") from error
-        except _BROKEN as error:
+        except zips.BROKEN as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"{self._where}: member {name} was changed or is damaged: {reason}", _AGAIN
@@ -187,7 +170,7 @@ def opened(path: Path) -> Iterator[OpenBundle]:
         _check_end(stream, where)
         try:
             archive = zipfile.ZipFile(stream)
-        except _BROKEN as error:
+        except zips.BROKEN as error:
             raise InputError(f"{where} is not a readable zip file: {error}", _AGAIN) from error
         with archive:
             yield OpenBundle(archive, where)
@@ -225,20 +208,18 @@ def extract(path: Path, folder: Path) -> tuple[BundleManifest, str]:
 
 def _check_end(stream: BinaryIO, where: str) -> None:
     """InputError unless the file ends as a small zip file without a comment does."""
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - _END.size))
-    end = stream.read(_END.size)
-    stream.seek(0)
-    if len(end) < _END.size or not end.startswith(_END_SIGNATURE):
+    end = zips.end_record(stream)
+    if end is None or end.rest:
         raise InputError(
             f"{where} does not end as a bundle does: it is truncated, has more bytes, or is no "
             "bundle",
             _AGAIN,
         )
-    _, disk, start, here, count, directory, place, comment = _END.unpack(end)
-    if directory > _MOST_DIRECTORY or count > _MOST_MEMBERS:
+    here, count = end.counts
+    if end.directory_bytes > _MOST_DIRECTORY or count > _MOST_MEMBERS:
         raise InputError(f"{where} lists more members than a bundle can have", _AGAIN)
-    if disk or start or here != count or comment or place + directory + _END.size != size:
+    is_last = end.directory_place + end.directory_bytes == end.place
+    if any(end.disks) or here != count or end.comment_bytes or not is_last:
         raise InputError(f"{where} has another directory than a bundle has", _AGAIN)
 
 

@@ -166,18 +166,18 @@ def _listen(process: Process, name: str) -> _Start:
     ready: protocol.Ready | None = None
     loaded: protocol.Loaded | None = None
     samples: list[int] = []
+    peak_rss_bytes = 0
+    kinds = protocol.Ready, protocol.Loaded, protocol.Timed, protocol.RawAnswer
     try:
-        listener = protocol.Listener(name, timings.PATIENCE_S)
-        listener.listen(0, process)
-        while not isinstance(event := listener.next()[1], protocol.Done):
+        for event in protocol.listen(process, name, timings.PATIENCE_S, *kinds):
             if isinstance(event, protocol.Ready):
                 ready = event
             elif isinstance(event, protocol.Loaded):
                 loaded = event
             elif isinstance(event, protocol.Timed):
                 samples += event.samples_ns
-            elif not isinstance(event, protocol.RawAnswer):
-                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+            elif isinstance(event, protocol.Done):
+                peak_rss_bytes = event.peak_rss_bytes
     finally:
         process.kill()
     if ready is None or loaded is None or len(samples) != 1:
@@ -185,7 +185,7 @@ def _listen(process: Process, name: str) -> _Start:
             f"the runner of {name} did not tell its times of loading and of one run",
             "it is of another version",
         )
-    return _Start(ready, loaded, samples[0], event.peak_rss_bytes)
+    return _Start(ready, loaded, samples[0], peak_rss_bytes)
 
 
 def _figures(starts: list[_Start]) -> tuple[ColdFigure, ...]:

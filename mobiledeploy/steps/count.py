@@ -127,20 +127,12 @@ class _CountJob:
         return copy
 
     def _listen(self, process: Process) -> tuple[protocol.Ready, list[protocol.Counts]]:
-        ready: protocol.Ready | None = None
-        counts = []
-        listener = protocol.Listener(self.path.name, PATIENCE_S)
-        listener.listen(0, process)
-        while True:
-            _, event = listener.next()
-            if isinstance(event, protocol.Ready):
-                ready = event
-            elif isinstance(event, protocol.Counts):
-                counts.append(event)
-            elif isinstance(event, protocol.Done) and ready:
-                return ready, counts
-            elif not isinstance(event, protocol.Timed | protocol.RawAnswer):
-                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+        kinds = protocol.Ready, protocol.Counts, protocol.Timed, protocol.RawAnswer
+        events = list(protocol.listen(process, self.path.name, PATIENCE_S, *kinds))
+        ready = next((event for event in events if isinstance(event, protocol.Ready)), None)
+        if ready is None:
+            raise protocol.untimely(events[-1])
+        return ready, [event for event in events if isinstance(event, protocol.Counts)]
 
 
 def _inferences(counts: Sequence[protocol.Counts]) -> Iterator[tuple[Counts, ...]]:

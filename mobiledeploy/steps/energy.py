@@ -160,18 +160,16 @@ def _loaded(
     """The readings while a runner runs without pause, and the mean time of its runs."""
     samples: list[int] = []
     try:
-        listener = protocol.Listener(name, timings.PATIENCE_S)
-        listener.listen(0, process)
-        event = listener.next()[1]
-        if not isinstance(event, protocol.Ready):
-            raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+        kinds = protocol.Ready, protocol.Timed, protocol.RawAnswer
+        events = protocol.listen(process, name, timings.PATIENCE_S, *kinds)
+        first = next(events)
+        if not isinstance(first, protocol.Ready):
+            raise protocol.untimely(first)
         block = _block(session, source)
         process.stop()
-        while not isinstance(event := listener.next()[1], protocol.Done):
+        for event in events:
             if isinstance(event, protocol.Timed):
                 samples += event.samples_ns
-            elif not isinstance(event, protocol.RawAnswer):
-                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
     finally:
         process.kill()
     if not samples:

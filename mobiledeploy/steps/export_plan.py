@@ -29,7 +29,7 @@ from mobiledeploy.core.plugins import (
     data_of_task,
     dataset,
 )
-from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.ports import Reporter, Samples
 from mobiledeploy.core.samples import labelled_classes
 from mobiledeploy.core.types import (
     Artifact,
@@ -246,12 +246,15 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     # The resolution of a model file is known only after a framework opens it.
     look = resolution or (spec.resolution if spec.card else ANY_RESOLUTION)
     # The training images of a network cannot evaluate it.
-    own_data = trained_on is not None and _is_of(trained_on, source, look, labels)
+    moved = None if trained_on is None else _moved(trained_on, source, look, labels)
+    own_data = moved is not None or (trained_on is not None and source == trained_on.source)
     trains = any(RECIPES.load(recipe).RECIPE.training for recipe, _ in jobs)
     split: Split = "held" if own_data or trains else "validation"
     evaluates = data_source is not None or builtin
     try:
-        samples = dataset(source).open(source, split, resolution=look, labels=labels)
+        samples = moved
+        if samples is None:
+            samples = dataset(source).open(source, split, resolution=look, labels=labels)
     except NoSplit as error:
         if not names or trains:
             raise
@@ -444,18 +447,16 @@ def _is_here(source: str) -> bool:
     return source in builtin_data.NAMES or Path(source).exists()
 
 
-def _is_of(
+def _moved(
     trained_on: DataRef, source: str, resolution: tuple[int, int], labels: tuple[str, ...]
-) -> bool:
-    """Whether `source` has the images of a training, also by another path."""
-    if source == trained_on.source:
-        return True
-    if source in builtin_data.NAMES:
-        return False
+) -> Samples | None:
+    """The held samples of `source` if it has those of a training by another path."""
+    if source == trained_on.source or source in builtin_data.NAMES:
+        return None
     with contextlib.suppress(DeployError):
         held = dataset(source).open(source, "held", resolution=resolution, labels=labels)
-        return held.identity == trained_on.identity
-    return False
+        return held if held.identity == trained_on.identity else None
+    return None
 
 
 def _from_run(path: Path, config: ExportConfig) -> PlannedSource:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,15 @@ from mobiledeploy.core import arrays, artifacts, inputs, preprocessing, protocol
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Reporter
-from mobiledeploy.core.types import Artifact, DataRef, Golden, NamedWarning, Outcome, Verdict
+from mobiledeploy.core.types import (
+    Artifact,
+    DataRef,
+    Golden,
+    NamedWarning,
+    Outcome,
+    Tensor,
+    Verdict,
+)
 from mobiledeploy.steps import answers, golden_inputs, instruction_sets, predictors, runtimes
 
 TOLERATED_STEPS = 1.0
@@ -24,18 +34,18 @@ TOLERATED_ELSEWHERE = 2.0
 # Steps are quotients of rounded numbers.
 _ROUNDING = 1e-3
 _LEVELS = 255
+_LEAST_RANGE = 1e-3
 
 
 @dataclass(frozen=True)
 class Replay:
-    """The current answers of an artifact to its golden samples: real-valued logits [N, classes].
+    """The current answers of an artifact to its golden samples: real-valued logits [N, values].
 
-    `step` is the value of one code of the logits, or a 255th of their range if they are floats.
-    `device` is where they were made.
+    `steps` has the quantization step of each value (`_steps`). `device` is where they were made.
     """
 
     logits: NDArray[np.float32]
-    step: float
+    steps: NDArray[np.float64]
     runtime: str
     isa: str
     device: str
@@ -118,9 +128,35 @@ def replay(
             runtime, logits = answers.rows(pool, range(count))
             isa, device = predictor.isa(pool.ready), predictor.device
             delegate = pool.ready.delegate
-    scale = facts.outputs[0].scale
-    step = scale[0] if scale else float(np.ptp(logits)) / _LEVELS
-    return Replay(logits, step, runtime, isa, device, delegate)
+    return Replay(logits, _steps(facts.outputs, logits), runtime, isa, device, delegate)
+
+
+def _steps(outputs: Sequence[Tensor], answers: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The quantization step of each value of golden rows, float32 [N, values], of these outputs.
+
+    The step of a float output is a 255th of its range, which is a thousandth of its largest value
+    at least: rounding alone moves a value that never changes.
+    """
+    counts = [min(math.prod(tensor.shape), accuracy.GOLDEN_VALUES) for tensor in outputs]
+    parts = np.split(answers, np.cumsum(counts)[:-1], axis=1)
+    return np.concatenate(
+        [
+            np.full(part.shape[1], tensor.scale[0] if tensor.scale else _float_step(part))
+            for tensor, part in zip(outputs, parts, strict=True)
+        ]
+    )
+
+
+def _float_step(values: NDArray[np.float32]) -> float:
+    return float(max(np.ptp(values), _LEAST_RANGE * np.max(np.abs(values)))) / _LEVELS
+
+
+def _steps_apart(
+    one: NDArray[np.float32], other: NDArray[np.float32], steps: NDArray[np.float64]
+) -> float:
+    """The largest distance of golden rows, in steps; a value without a step has no distance."""
+    apart = np.abs(one - other).astype(np.float64)
+    return float(np.max(np.divide(apart, steps, out=np.zeros_like(apart), where=steps > 0)))
 
 
 def timed_steps(
@@ -160,9 +196,7 @@ def timed_steps(
             expected = np.clip(expected, low, high)
     if row.shape != expected.shape:
         return None
-    scale = artifact.outputs[0].scale
-    step = scale[0] if scale else float(np.ptp(expected)) / _LEVELS
-    return float(np.max(np.abs(row - expected)) / step) if step else 0.0
+    return _steps_apart(row, expected, _steps(artifact.outputs, expected[np.newaxis]))
 
 
 def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning | None]:
@@ -179,7 +213,7 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning
             f"{golden_logits.shape[1]}",
             "export it again, with --force",
         )
-    steps = float(np.max(np.abs(golden_logits - now.logits)) / now.step) if now.step else 0.0
+    steps = _steps_apart(golden_logits, now.logits, now.steps)
     count = len(golden.images)
     message = f"golden outputs differ by {steps:.3g} steps at most from those of the export"
     origin = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection
-from pathlib import Path
+
+from mobiledeploy.core import cpu
 
 HALF = "asimdhp"
 """The feature of a CPU that computes in float16."""
@@ -26,17 +27,13 @@ _FEATURES = (
 
 def here() -> str:
     """That of this machine."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    flags = next((ln.split(":", 1)[1] for ln in lines if ln.startswith(("flags", "Features"))), "")
-    return _of(platform.machine(), flags.split())
+    flags = cpu.info("flags") or cpu.info("Features") or ("",)
+    return _of(platform.machine(), flags[0].split())
 
 
-def of_runner(cpu: str) -> str:
+def of_runner(told: str) -> str:
     """That of a device by the `cpu` of its runner's Ready: the machine, then features."""
-    machine, *features = cpu.split() or [""]
+    machine, *features = told.split() or [""]
     return _of(machine, features)
 
 

@@ -206,17 +206,12 @@ class Timing:
 
     def _only_answer(self, process: Process) -> protocol.RawAnswer:
         """The answer of a runner that ends by itself."""
-        answer: protocol.RawAnswer | None = None
-        listener = protocol.Listener(self.path.name, PATIENCE_S)
-        listener.listen(0, process)
-        while True:
-            _, event = listener.next()
-            if isinstance(event, protocol.RawAnswer):
-                answer = event
-            elif isinstance(event, protocol.Done) and answer:
-                return answer
-            elif not isinstance(event, protocol.Ready | protocol.Timed):
-                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+        kinds = protocol.Ready, protocol.Timed, protocol.RawAnswer
+        events = list(protocol.listen(process, self.path.name, PATIENCE_S, *kinds))
+        answers = [event for event in events if isinstance(event, protocol.RawAnswer)]
+        if not answers:
+            raise protocol.untimely(events[-1])
+        return answers[-1]
 
     def _listen(self, process: Process) -> tuple[protocol.Ready, protocol.Done]:
         """Collects samples until there are enough; later samples are left out."""
@@ -241,7 +236,7 @@ class Timing:
                         stop_time = self._clock()
                         process.stop()
             else:
-                raise DeviceError(f"the runner said {type(event).__name__} at the wrong time")
+                raise protocol.untimely(event)
         raise DeviceError(
             f"the runner of {self.path.name} goes on {PATIENCE_S:g} s after it was asked to end"
         )

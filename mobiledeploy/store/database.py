@@ -673,12 +673,22 @@ class Store:
                     head = json.dumps({"made_at": made_at, "of": name} | extra)
                     yield f'{head[:-1]}, "kept": {record}}}'
 
-    def load(self, stored_records: Iterable[StoredRecord]) -> int:
-        """Adds records of another store, all or none; returns the number of new ones."""
+    def load(
+        self,
+        stored_records: Iterable[StoredRecord],
+        adapt: Callable[[StoredRecord], StoredRecord] = lambda one: one,
+    ) -> int:
+        """Adds records of another store, all or none; returns the number of new ones.
+
+        `adapt` makes of a record that this store does not have what is kept of it.
+        """
         with self._transaction() as connection:
             before = connection.total_changes
             for one in stored_records:
-                _insert_stored(connection, one)
+                if not _is_stored(connection, one):
+                    adapted = adapt(one)
+                    if adapted is one or not _is_stored(connection, adapted):
+                        _insert_stored(connection, adapted)
             return connection.total_changes - before
 
     @contextmanager
@@ -998,30 +1008,32 @@ def _is_sha256(text: str) -> bool:
     return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
-def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None:
+def _is_stored(connection: sqlite3.Connection, stored: StoredRecord) -> bool:
     record, at = stored.record, stored.made_at
+    if isinstance(record, Artifact):
+        query = "SELECT 1 FROM artifact WHERE sha256 = ?"
+        return connection.execute(query, (record.sha256,)).fetchone() is not None
+    if isinstance(record, LatencyComparison):
+        query = "SELECT record FROM comparison WHERE made_at = ?"
+        return _among(record, connection.execute(query, (at,)))
     table = {
-        Artifact: "artifact",
         Evaluation: "evaluation",
         Verdict: "verdict",
         ColdStart: "cold_start",
     }.get(type(record), "measurement")
-    if isinstance(record, Artifact):
-        query = "SELECT 1 FROM artifact WHERE sha256 = ?"
-        if not connection.execute(query, (record.sha256,)).fetchone():
-            _insert_artifact(connection, record, at)
-        return
-    if isinstance(record, LatencyComparison):
-        query = "SELECT record FROM comparison WHERE made_at = ?"
-        if not _among(record, connection.execute(query, (at,))):
-            _insert_comparison(connection, record, at, stored.recorded)
-        return
-    sha, _, gate = stored.of.partition(" ")
-    sha = sha if isinstance(record, Verdict) else record.artifact_sha256
+    sha = stored.of.partition(" ")[0] if isinstance(record, Verdict) else record.artifact_sha256
     query = f"SELECT record FROM {table} WHERE artifact_sha256 = ? AND made_at = ?"  # noqa: S608 - of constants
-    if _among(record, connection.execute(query, (sha, at))):
-        return
-    if isinstance(record, Verdict):
+    return _among(record, connection.execute(query, (sha, at)))
+
+
+def _insert_stored(connection: sqlite3.Connection, stored: StoredRecord) -> None:
+    record, at = stored.record, stored.made_at
+    if isinstance(record, Artifact):
+        _insert_artifact(connection, record, at)
+    elif isinstance(record, LatencyComparison):
+        _insert_comparison(connection, record, at, stored.recorded)
+    elif isinstance(record, Verdict):
+        sha, _, gate = stored.of.partition(" ")
         _insert_verdict(connection, sha, gate, record, at)
     elif isinstance(record, Evaluation):
         _insert_evaluation(connection, record, at, stored.recorded)

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from mobiledeploy.analysis import regression
-from mobiledeploy.core import cold_columns, metric_columns, records, units
+from mobiledeploy.core import cold_columns, cpu, metric_columns, records, units
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.ports import Reporter
@@ -434,6 +435,9 @@ def results_export(file: AnyPath, *, newest: bool = False) -> RecordTransfer:
 def results_import(file: AnyPath) -> RecordTransfer:
     """Adds the records of a file of `results_export`, all or none; known records are not doubled.
 
+    A timing on the `host` of another processor gets the device `host:PROCESSOR`: it stands for none
+    of this machine.
+
     Example:
         >>> md.results_import("phone.jsonl").new
 
@@ -450,8 +454,27 @@ def results_import(file: AnyPath) -> RecordTransfer:
     # Read twice: the file may be larger than memory, and a bad file must not make a store.
     count = sum(1 for _ in read(path))
     with Store.open() as database:
-        new = database.load(read(path))
+        new = database.load(read(path), partial(_of_its_host, cpu.name()))
     return RecordTransfer(str(path), count, new)
+
+
+def _of_its_host(here: str, one: StoredRecord) -> StoredRecord:
+    """The record; `host` in a timing of another processor is not `here`, and gets its name."""
+    record = one.record
+    if isinstance(record, LatencyComparison):
+        blocks = tuple(replace(block, target=_target(here, block)) for block in record.blocks)
+        return replace(one, record=replace(record, blocks=blocks))
+    if isinstance(record, Measured | ColdStart):
+        return replace(one, record=replace(record, target=_target(here, record)))
+    return one
+
+
+def _target(here: str, timing: Measured | ColdStart) -> Target:
+    """The target of an imported timing."""
+    there = timing.facts_before.get("cpu", here)
+    if timing.target.device != "host" or there == here:
+        return timing.target
+    return replace(timing.target, device=f"host:{there}")
 
 
 def results_regress(

@@ -135,6 +135,8 @@ def test_what_a_gpu_leaves_is_read_with_its_reason() -> None:
         "CUSTOM TFLite_Detection_PostProcess: TFLite_Detection_PostProcess",
     )
     assert events(NEW, "gpu")[0].left_reasons == ()
+    without_end = "".join(line for line in LEFT.splitlines(True) if "will run on" not in line)
+    assert events(without_end + NEW, "gpu")[0].left_reasons == ready.left_reasons
 
 
 def test_nnapi_is_recognized_by_its_nodes() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import cpu, inputs, records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import DataRef, NamedWarning
 from mobiledeploy.steps import store_records
@@ -33,6 +33,12 @@ from tests.figures import (
 )
 
 cli = partial(command, "results")
+
+
+@pytest.fixture(autouse=True)
+def _this_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the figures."""
+    monkeypatch.setattr(cpu, "name", lambda: "c")
 
 
 def test_figures_are_listed_newest_first_each_in_the_column_of_its_unit(here: Path) -> None:
@@ -252,6 +258,27 @@ def test_records_move_to_another_machine_once(here: Path) -> None:
         with Store.open() as store:
             assert [v.gate for v in store.verdicts()] == ["regress"] * 3
             assert store.evaluation_of("a" * 64) == evaluation()
+
+
+def test_the_host_of_another_machine_is_not_this_one(here: Path, monkeypatch) -> None:
+    keep(artifact(), measured(ns=2000), cold_start(), counted())
+    results.results_export(here / "all.jsonl")
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "other.db"))
+    monkeypatch.setattr(cpu, "name", lambda: "d")
+    for new in (4, 0):
+        assert results.results_import(here / "all.jsonl").new == new
+    keep(measured(ns=3000))
+    with Store.open() as store:
+        assert store.measurement(SHA, HOST) == measured(ns=3000)
+    assert [r.device for r in results.results(kind="measured").results] == ["host", "host:c"]
+    (cold,) = results.results_cold().cold_starts
+    assert cold.cold_start.target.device == "host:c"
+    # What comes back to its own machine is known there.
+    results.results_export(here / "back.jsonl")
+    monkeypatch.setattr(cpu, "name", lambda: "c")
+    monkeypatch.setenv("MOBILEDEPLOY_STORE", str(here / "third.db"))
+    results.results_import(here / "all.jsonl")
+    assert [r.device for r in results.results(kind="measured").results] == ["host"]
 
 
 def saved(path: Path) -> Path:
