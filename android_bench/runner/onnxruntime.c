@@ -84,6 +84,10 @@ static Handle make_value(Handle type, Handle memory, Tensor *told, void **bytes)
   int element_type;
   size_t rank;
   demand(CastTypeInfoToTensorInfo(type, &info), "tell the tensors of");
+  // A sequence or a map has no such description.
+  if (!info)
+    refuse(INPUT, "make the file again, with tensors only",
+           "%s has an input or output that is no tensor", self.name);
   demand(GetTensorElementType(info, &element_type), "tell the tensors of");
   demand(GetDimensionsCount(info, &rank), "tell the tensors of");
   if (rank > MAX_RANK)
@@ -98,7 +102,10 @@ static Handle make_value(Handle type, Handle memory, Tensor *told, void **bytes)
     if (told->shape[i] < 0)
       refuse(INPUT, "make the file again, with fixed shapes",
              "%s has no fixed shape: axis %zu of an input or output is open", self.name, i);
-    told->bytes *= (size_t)told->shape[i];
+    if (__builtin_mul_overflow(told->bytes, (size_t)told->shape[i], &told->bytes) ||
+        told->bytes > PTRDIFF_MAX - 64)
+      refuse(INPUT, "make the file again, with smaller tensors",
+             "%s has an input or output of more bytes than can be counted", self.name);
   }
   // Aligned, so that where the allocator happens to put it changes nothing.
   if (posix_memalign(bytes, 64, told->bytes + 64)) refuse(DEVICE, "", "out of memory");

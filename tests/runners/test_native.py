@@ -217,9 +217,14 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         ("open", onnx.TensorProto.FLOAT, [1, 3, "width"]),
         ("deep", onnx.TensorProto.FLOAT, [1] * 9),
         ("text", onnx.TensorProto.STRING, [1, 3]),
+        ("huge", onnx.TensorProto.FLOAT, [1 << 40, 1 << 40]),
+        ("sequence", onnx.TensorProto.FLOAT, [1, 3]),
     ):
         ends = [onnx.helper.make_tensor_value_info(end, kind, sides) for end in "xy"]
-        same = onnx.helper.make_node("Identity", ["x"], ["y"])
+        operator = "SequenceConstruct" if name == "sequence" else "Identity"
+        if name == "sequence":
+            ends[1] = onnx.helper.make_tensor_sequence_value_info("y", kind, sides)
+        same = onnx.helper.make_node(operator, ["x"], ["y"])
         graph = onnx.helper.make_graph([same], name, ends[:1], ends[1:])
         opset = onnx.helper.make_opsetid("", 17)
         model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
@@ -234,6 +239,8 @@ def test_refusals_are_events_with_the_exit_code(emulator, exported, tmp_path) ->
         (argv(tmp_path / "open.onnx"), 7, "axis 2 of an input or output is open"),
         (argv(tmp_path / "deep.onnx"), 7, "9 axes, 8 are the most"),
         (argv(tmp_path / "text.onnx"), 7, "an input or output of element type 8"),
+        (argv(tmp_path / "huge.onnx"), 7, "of more bytes than can be counted"),
+        (argv(tmp_path / "sequence.onnx"), 7, "an input or output that is no tensor"),
         ((*plain, "--library", str(tmp_path / 'no"lib.so')), 6, 'no"lib.so'),
         ((*plain, "--threads", "0"), 2, "--threads 0 is no number from 1 to 64"),
         ((*plain, "--marks", "--threads", "2"), 2, "of one thread"),
