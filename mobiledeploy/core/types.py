@@ -594,6 +594,20 @@ class AppContract(Record):
 
 
 @dataclass(frozen=True)
+class ChangedAnswer(Record):
+    """An image whose answer is not that of the float model: `reference` is float's, `answer` ours.
+
+    Both, and the annotated `label`, are names of classes, "" where there is none: a task that names
+    no single class has none.
+    """
+
+    sample: str
+    label: str
+    reference: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The predictions of one artifact on one set of images, and the metrics of them.
 
@@ -604,6 +618,9 @@ class Evaluation(Record):
     applied to the images; it may differ from the artifact's own. `isa` is the device's
     instruction set in the words of Linux, "" in earlier versions. `images_per_second` is with the
     preparation of the images and no latency; on an emulated core it says nothing of any device.
+    `changed_answers` are all images whose answer is not that of the float model, in the order of
+    `predictions`; () in earlier versions. `class_count` is how many classes the model tells apart,
+    None in earlier versions and without classes.
     """
 
     artifact_sha256: str
@@ -623,6 +640,8 @@ class Evaluation(Record):
     task: str = "classification"
     metrics: Mapping[str, float] = field(default_factory=dict)
     isa: str = ""
+    changed_answers: tuple[ChangedAnswer, ...] = ()
+    class_count: int | None = None
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]
