@@ -399,13 +399,17 @@ class DeviceInfo(Record):
     """A machine that can give figures, or could after a fix.
 
     `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
-    `fix` says what is missing, "" if it is ready.
+    `fix` says what is missing, "" if it is ready. `own` is a device card of the user's. `estimates`
+    are the runtime, its year or version, and the precision of each estimate that a card is good for
+    (tflite 2019, int8).
     """
 
     name: str
     kind: Kind
     about: str
     fix: str = ""
+    own: bool = False
+    estimates: tuple[str, ...] = ()
 
 
 Box = tuple[float, float, float, float]
