@@ -403,3 +403,11 @@ def table(
     from mobiledeploy.cli import _tables
 
     _tables.show(headers, rows, title, optional, names)
+
+
+def sentence(text: str) -> None:
+    """Prints words for people on standard output; on a terminal lines break between them."""
+    # Not at the top: help prints none.
+    from mobiledeploy.cli import _tables
+
+    _tables.sentence(text)
