@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         BudgetFile as BudgetFile,
         BudgetLink as BudgetLink,
         CardCalibration as CardCalibration,
+        ChangedAnswer as ChangedAnswer,
         Check as Check,
         ColdFigure as ColdFigure,
         ColdStart as ColdStart,

@@ -265,7 +265,7 @@ def test_one_path_is_taken_and_several(exported, here):
     one = md.evaluate(str(path), threads=1, reporter=SILENT)
     more = md.evaluate([path, f"{path}", Path(f"{path}.json")], threads=1, reporter=SILENT)
     assert one.paths == more.paths == (str(path),)
-    (table,) = one.tables()
+    table = one.tables()[0]
     assert table.rows[0][0] == str(path)
     assert str(path) in one._repr_html_()
 

@@ -265,3 +265,28 @@ def test_the_skill_names_every_exit_code():
     pages = (SKILL, REPOSITORY / "docs" / "exit-codes.md")
     ours, all_ = (re.findall(r"^\| (\d+) \|", page.read_text("utf-8"), re.M) for page in pages)
     assert ours == all_
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_has_the_form_that_every_reader_of_markdown_takes_alike(page):
+    """Blank lines around headings and before tables, lists and code; lines of one length."""
+    is_code, before = False, ""
+    generated = page.name in ("benchmarks.md", "json.md")
+    for number, line in enumerate(page.read_text("utf-8").splitlines(), 1):
+        where = f"{page.name}:{number}: {line}"
+        assert line == line.rstrip(), where
+        if line.startswith("```"):
+            is_code = not is_code
+            assert not is_code or not before, where
+        elif not is_code:
+            assert not before or not re.match("#+ ", line), where
+            assert not line or not re.match("#+ ", before), where
+            assert not before or line[:1] != "|" or before[:1] == "|", where
+            item = re.compile(r"( *)([-*]|\d+\.) ")
+            assert not item.match(line) or not before or item.match(before) or before[0] == " ", (
+                where
+            )
+            has_link = re.search(r"\]\(\S+\)|^\||^\w+: ", line)
+            assert generated or len(line) <= 105 or has_link, where
+        before = line
+    assert not is_code, f"{page.name} does not end its last block of code"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from mobiledeploy.core.display import Record
+    from mobiledeploy.core.display import Record, Table
     from mobiledeploy.core.types import Failed, NamedWarning
 
 _LINE_EVERY_S = 25.0
@@ -379,8 +379,13 @@ def failures(failed: Sequence[Failed]) -> None:
 
 
 def show(record: Record) -> None:
-    """Prints the tables of a record for people, with an empty line between them."""
-    for number, table_ in enumerate(record.tables()):
+    """Prints the tables of a record for people."""
+    show_tables(record.tables())
+
+
+def show_tables(tables: Sequence[Table]) -> None:
+    """Prints tables, with an empty line between them."""
+    for number, table_ in enumerate(tables):
         if number:
             click.echo()
         table(table_.headers, table_.rows, table_.title, table_.optional, table_.names)
@@ -398,3 +403,11 @@ def table(
     from mobiledeploy.cli import _tables
 
     _tables.show(headers, rows, title, optional, names)
+
+
+def sentence(text: str) -> None:
+    """Prints words for people on standard output; on a terminal lines break between them."""
+    # Not at the top: help prints none.
+    from mobiledeploy.cli import _tables
+
+    _tables.sentence(text)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -79,6 +81,15 @@ def show(
         _print_on_terminal(layout, optional)
     else:
         _print_lines(layout)
+
+
+def sentence(text: str) -> None:
+    """Prints words for people: on a terminal lines break between them, elsewhere there is one."""
+    line = units.one_line(text)
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(line)
 
 
 def _print_lines(layout: _Layout) -> None:
@@ -180,7 +191,7 @@ def _cuts_number(whole: str, short: str) -> bool:
 def _print_lists(layout: _Layout) -> None:
     """Each row as lines of a header and its value."""
     if layout.title:
-        click.echo(layout.title)
+        sentence(layout.title)
     width = max(len(header) for header, _ in layout.columns)
     for number, row in enumerate(zip(*(cells for _, cells in layout.columns), strict=True)):
         if number:

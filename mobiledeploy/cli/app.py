@@ -27,11 +27,13 @@ from mobiledeploy.core import units
     metavar="DIR",
     required=True,
     type=click.Path(path_type=Path),
-    help="The folder for the app; it must not exist, or be empty.",
+    help="The folder for the app: a new one, or that of an earlier app, whose files are replaced "
+    "where they are still as they were written.",
 )
+@click.option("--force", is_flag=True, help="Replace files of the folder whoever wrote them.")
 @_frame.common
 def command(
-    artifact: Path, language: str, out: Path, json: bool, quiet: bool, verbose: int
+    artifact: Path, language: str, out: Path, force: bool, json: bool, quiet: bool, verbose: int
 ) -> None:
     """Write an app that answers images by ARTIFACT: its code, the model and a test.
 
@@ -40,7 +42,7 @@ def command(
     from mobiledeploy.verbs import app as verb
 
     with _frame.Terminal(quiet, verbose) as terminal:
-        result = verb.app(artifact, language=language, out=out, reporter=terminal)
+        result = verb.app(artifact, language=language, out=out, force=force, reporter=terminal)
     if json:
         _frame.emit_json(result)
     else:

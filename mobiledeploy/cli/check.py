@@ -228,7 +228,7 @@ def _show(report: Report, quiet: bool) -> None:
     for check in report.checks:
         for verdict in check.verdicts:
             if verdict.outcome != "pass" or not (quiet or verdict.metric == "class"):
-                click.echo(units.one_line(f"{check.path}: {verdict.outcome}: {verdict.line}"))
+                _frame.sentence(f"{check.path}: {verdict.outcome}: {verdict.line}")
         if not quiet:
             _show_rest(check)
     if "inconclusive" in {c.outcome for c in report.checks} and report.on_inconclusive == "warn":
@@ -244,10 +244,12 @@ def _show_rest(check: Check) -> None:
     ]
     few = f", {check.untested} have too few images to be judged alone" if check.untested else ""
     if passing or few:
-        click.echo(f"{check.path}: {units.several(len(passing), 'class')} did not regress{few}")
+        _frame.sentence(
+            f"{check.path}: {units.several(len(passing), 'class')} did not regress{few}"
+        )
     for pair in check.moved:
         text = f"{pair.true} is taken for {pair.predicted} {pair.now} times, {pair.before} before"
-        click.echo(units.one_line(f"{check.path}: {text}"))
+        _frame.sentence(f"{check.path}: {text}")
 
 
 def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
@@ -273,5 +275,5 @@ def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
                 else f", file {c.artifact_before[:12]} -> {c.artifact_sha256[:12]}"
             )
         words += f"; so many can decide {accuracy_check.points(c.decides):g} {of} or more"
-        click.echo(units.one_line(words))
-    click.echo(units.one_line(f"{update.baseline} is written: commit it"))
+        _frame.sentence(words)
+    _frame.sentence(f"{update.baseline} is written: commit it")

@@ -107,7 +107,7 @@ def command(
 def _show(result: verb.ChoiceResult, most: int | None) -> None:
     groups = [group for group in result.groups if group.candidates]
     for group in groups:
-        click.echo(_answer(group, result.device))
+        _frame.sentence(_answer(group, result.device))
     if not groups:
         click.echo("No candidate is known.")
     for table, group in zip(result.tables(most), groups, strict=True):
@@ -121,7 +121,7 @@ def _show(result: verb.ChoiceResult, most: int | None) -> None:
     if result.left_out:
         click.echo()
     for one in result.left_out[:MOST_REASONS]:
-        click.echo(units.one_line(f"left out: {one.what} ({one.count}): {one.why}"))
+        _frame.sentence(f"left out: {one.what} ({one.count}): {one.why}")
     if len(result.left_out) > MOST_REASONS:
         click.echo(f"and {len(result.left_out) - MOST_REASONS} more reasons; --json has all")
 
@@ -160,16 +160,14 @@ def _answer(group: verb.ChoiceGroup, device: str) -> str:
 def _show_notes(group: verb.ChoiceGroup) -> None:
     shown = [one.candidate for one in group.candidates if one.contender]
     if any(one.loss_unknown for one in shown):
-        click.echo("≤: of the float network; what the integers lose is not known")
+        _frame.sentence("≤: of the float network; what the integers lose is not known")
     latencies = [one.latency_ns for one in shown]
     for about in dict.fromkeys(x.about for x in latencies if x and x.kind == "estimated"):
-        click.echo(f"~: estimated from {about}")
+        _frame.sentence(f"~: estimated from {about}")
     if group.best is not None:
         click.echo(f"Next: `{group.candidates[group.best].candidate.command}`")
     for one in group.measurements:
-        click.echo(
-            units.one_line(
-                f"To decide, measure the {one.what} of {one.model} as {one.recipe}: {one.why}:"
-            )
+        _frame.sentence(
+            f"To decide, measure the {one.what} of {one.model} as {one.recipe}: {one.why}:"
         )
         click.echo(f"  {one.command}")

@@ -12,7 +12,11 @@ from mobiledeploy.cli import _frame, _settings
 @click.group(
     invoke_without_command=True, epilog="Example:  mobiledeploy devices", short_help=__doc__
 )
-@_settings.option("--all", is_flag=True, help="Also device cards with too few points to estimate.")
+@_settings.option(
+    "--all",
+    is_flag=True,
+    help="Also the runtimes of device cards, and cards with too few points to estimate.",
+)
 @_frame.common
 @click.pass_context
 def command(
@@ -27,9 +31,6 @@ def command(
     Kinds are never compared with each other: measured (by a clock on real hardware), counted
     (instructions of an emulated core), estimated (by a model of latency).
     """
-    # Not at the top: help needs no dataclasses.
-    from dataclasses import replace
-
     from mobiledeploy.verbs import devices as verb
 
     if ctx.invoked_subcommand:
@@ -39,13 +40,12 @@ def command(
     if json:
         _frame.emit_json(result)
         return
-    devices = tuple(d for d in result.devices if all or not d.fix or d.kind != "estimated")
-    _frame.show(replace(result, devices=devices))
-    others = len(result.devices) - len(devices)
-    if others:
-        click.echo(
-            f"{others} device cards have too few points for an estimate: mobiledeploy devices --all"
-        )
+    if all:
+        _frame.show_tables(result.all_tables())
+        return
+    _frame.show(result)
+    few = sum(bool(device.fix) for device in result.ours)
+    click.echo(f"--all shows the runtimes of the cards, and {few} with too few points")
 
 
 @command.command(

@@ -91,12 +91,12 @@ def _show(difference: verb.Difference, activations: bool, most: int) -> None:
     _frame.table(table.headers, table.rows, table.title, table.optional, table.names)
     _rest(len(difference.layers), most)
     if not activations and any("weights" in odd for pair in difference.layers for odd in pair.odd):
-        click.echo(
+        _frame.sentence(
             "Equalization scales weights without changing the answer: --activations compares "
             "the outputs of layers."
         )
     for f in difference.figures:
-        click.echo(
+        _frame.sentence(
             f"{f.kind} on {f.device}, {f.runtime}: "
             + _ratio(f.kind, (f.a, f.b), f.ratio, f.interval)
             + (f"; delegated {' → '.join(f.delegated)}" if any(f.delegated) else "")
@@ -107,7 +107,7 @@ def _show(difference: verb.Difference, activations: bool, most: int) -> None:
 def _show_figures(difference: diff_figures.FigureDifference, most: int) -> None:
     models = " → ".join(dict.fromkeys(units.one_line(model) for model in difference.models))
     text = _ratio(difference.kind, difference.values, difference.ratio, difference.interval)
-    click.echo(f"{difference.kind}, {models}: {text}")
+    _frame.sentence(f"{difference.kind}, {models}: {text}")
     _show_forecasts(difference.forecasts)
     if difference.facts:
         _frame.table(
@@ -142,11 +142,7 @@ def _show_forecasts(forecasts: tuple[Forecast | None, Forecast | None]) -> None:
     if a is not None and b is not None:
         change = f", {units.signed_percent(b.latency_ns / a.latency_ns - 1)}"
     series = dict.fromkeys(f"{f.card}, {f.series}" for f in forecasts if f is not None)
-    click.echo(
-        units.one_line(
-            f"estimated, {'; '.join(series)}: {' → '.join(words)}{change} (their errors)"
-        )
-    )
+    _frame.sentence(f"estimated, {'; '.join(series)}: {' → '.join(words)}{change} (their errors)")
 
 
 def _rest(many: int, most: int) -> None:

@@ -10,11 +10,7 @@ import click
 from mobiledeploy.cli import _frame, _settings
 
 if TYPE_CHECKING:
-    from mobiledeploy.core.types import Evaluation
     from mobiledeploy.steps.arguments import ImageOptions
-
-# The most pairs of confused classes to print.
-_PAIRS = 3
 
 
 @click.command(
@@ -78,19 +74,4 @@ def command(
         _frame.failures(result.failed)
         return
     _frame.show(result)
-    for path, e in zip(result.paths, result.evaluations, strict=True):
-        if e.confusion and not quiet:
-            click.echo(f"{path} takes {', '.join(_pairs(e))}")
     _frame.failures(result.failed)
-
-
-def _pairs(evaluation: Evaluation) -> list[str]:
-    labels = evaluation.data.labels
-
-    def name(index: int) -> str:
-        return labels[index] if index < len(labels) else f"class {index}"
-
-    return [
-        f"{name(true)} for {name(predicted)} ({count} times)"
-        for true, predicted, count in evaluation.confusion[:_PAIRS]
-    ]

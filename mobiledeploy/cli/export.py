@@ -93,7 +93,11 @@ _CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
     help="Write an app too, which answers images by one of the files (docs/app.md): python, cpp, "
     "javascript, android (Kotlin), or that of a plugin.",
 )
-@click.option("--force", is_flag=True, help="Make all files again, even if nothing changed.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Make all files again, even if nothing changed, and an --app over your changes in it.",
+)
 @click.option(
     "--custom-objects",
     metavar="FILE.py",

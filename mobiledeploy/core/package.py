@@ -17,6 +17,11 @@ def shipped(folder: str) -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
+def in_checkout() -> bool:
+    """Whether this is the repository and no installed copy of the package."""
+    return not (PACKAGE / "_data").is_dir()
+
+
 def home() -> Path:
     """The user's home; a folder that does not exist for a user who has none.
 

@@ -399,13 +399,17 @@ class DeviceInfo(Record):
     """A machine that can give figures, or could after a fix.
 
     `name` is what `--device` takes, `kind` the kind of figure that it gives, `about` what it is.
-    `fix` says what is missing, "" if it is ready.
+    `fix` says what is missing, "" if it is ready. `own` is a device card of the user's. `estimates`
+    are the runtime, its year or version, and the precision of each estimate that a card is good for
+    (tflite 2019, int8).
     """
 
     name: str
     kind: Kind
     about: str
     fix: str = ""
+    own: bool = False
+    estimates: tuple[str, ...] = ()
 
 
 Box = tuple[float, float, float, float]
@@ -594,6 +598,20 @@ class AppContract(Record):
 
 
 @dataclass(frozen=True)
+class ChangedAnswer(Record):
+    """An image whose answer is not that of the float model: `reference` is float's, `answer` ours.
+
+    Both, and the annotated `label`, are names of classes, "" where there is none: a task that names
+    no single class has none.
+    """
+
+    sample: str
+    label: str
+    reference: str
+    answer: str
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The predictions of one artifact on one set of images, and the metrics of them.
 
@@ -604,6 +622,9 @@ class Evaluation(Record):
     applied to the images; it may differ from the artifact's own. `isa` is the device's
     instruction set in the words of Linux, "" in earlier versions. `images_per_second` is with the
     preparation of the images and no latency; on an emulated core it says nothing of any device.
+    `changed_answers` are all images whose answer is not that of the float model, in the order of
+    `predictions`; () in earlier versions. `class_count` is how many classes the model tells apart,
+    None in earlier versions and without classes.
     """
 
     artifact_sha256: str
@@ -623,6 +644,8 @@ class Evaluation(Record):
     task: str = "classification"
     metrics: Mapping[str, float] = field(default_factory=dict)
     isa: str = ""
+    changed_answers: tuple[ChangedAnswer, ...] = ()
+    class_count: int | None = None
 
 
 Outcome = Literal["pass", "fail", "inconclusive"]

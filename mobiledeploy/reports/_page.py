@@ -173,7 +173,7 @@ def data(report: Report) -> dict[str, Any]:
 def _words(r: Result) -> tuple[str, ...]:
     target = f"{r.runtime} {r.runtime_version}, {units.several(r.threads, 'thread')}"
     if r.delegate:
-        target += f", {r.delegate}"
+        target += ", no delegate" if r.delegate == "none" else f", {r.delegate}"
     if r.recorded:
         target += ", recorded"
     return (

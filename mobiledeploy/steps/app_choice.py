@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mobiledeploy.core import records
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import APPS, RECIPES
 from mobiledeploy.core.ports import AppLanguage
 from mobiledeploy.core.types import Artifact, InputOutput
+from mobiledeploy.steps import app_folder
 
 INPUT_TYPES = ("float32", "int8", "uint8")
 OUTPUT_TYPES = ("float32", "int8", "uint8")
@@ -20,21 +20,13 @@ def folder(exported: Path, language: str) -> Path:
     return exported / f"app_{language}"
 
 
-def refuse_full(place: Path) -> None:
-    """UsageError for a place that holds something: an app does not mix with other files."""
-    with records.writing(place):
-        holds = place.is_dir() and any(place.iterdir())
-    if holds or (place.exists() and not place.is_dir()):
-        what = "holds files already" if holds else "is not a folder"
-        raise UsageError(f"{place} {what}", "remove it, or choose another --out")
-
-
 def require(
     languages: Sequence[str],
     jobs: Sequence[tuple[str, str]],
     io: InputOutput,
     task: str,
     exported: Path,
+    force: bool = False,
 ) -> None:
     """Refuses, before the work, an app that none of the files of an export could be of.
 
@@ -44,10 +36,11 @@ def require(
         io: the type of the ends of full-integer files.
         task: the model's, "" if it is not known before the model is opened.
         exported: the folder of the files.
+        force: replaces what was changed in the folder of an app.
 
     Raises:
         UsageError: an unknown language; no file of a format, of a type or of a task that the app
-            has; or a folder of the app that holds something.
+            has; or a folder of the app that holds what is not ours.
     """
     for language in languages:
         plugin = APPS.load(language)
@@ -68,7 +61,7 @@ def require(
                 f"an app in {language} decodes no answers of the task {task!r}",
                 f"leave out --app {language}; it decodes {', '.join(plugin.TASKS)}",
             )
-        refuse_full(folder(exported, language))
+        app_folder.refuse(folder(exported, language), force)
 
 
 def _ends_in_16_bits(name: str) -> bool:

@@ -12,9 +12,11 @@ from mobiledeploy.core import artifacts, protocol
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import SILENT, Reporter, Task
+from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.types import (
     Annotation,
     Artifact,
+    ChangedAnswer,
     Evaluation,
     NamedWarning,
     Prediction,
@@ -354,6 +356,9 @@ def _evaluation(
     task = TASKS.load(view.task)
     has_labels = view.task == "classification" and view.offset is not None
     metrics = _metrics(task, view, predictions, reference)
+    pairs = _pairs(predictions, reference) if reference else []
+    class_count = task.classes(artifacts.signature(artifact).outputs)
+    agreeing = [task.agrees(*pair) for pair in pairs]
     return Evaluation(
         artifact_sha256=artifact.sha256,
         data=view.ref,
@@ -363,7 +368,7 @@ def _evaluation(
         images=len(predictions),
         top1=metrics.get("top1"),
         top5=metrics.get("top5"),
-        agreement=_agreement(task, predictions, reference) if reference else None,
+        agreement=sum(agreeing) / len(agreeing) if agreeing else None,
         images_per_second=len(predictions) / pool.seconds(),
         confusion=accuracy.confusion(predictions) if has_labels else (),
         predictions=predictions,
@@ -372,6 +377,12 @@ def _evaluation(
         task=view.task,
         metrics=metrics,
         isa=predictor.isa(ready),
+        changed_answers=tuple(
+            _change(task, view, class_count or 0, *pair)
+            for pair, same in zip(pairs, agreeing, strict=True)
+            if not same
+        ),
+        class_count=class_count,
     )
 
 
@@ -394,13 +405,26 @@ def _of_reference(
     return tuple(Annotation(values=others.get(p.sample, ())) for p in predictions)
 
 
-def _agreement(
-    task: Task, predictions: Sequence[Prediction], reference: Evaluation
-) -> float | None:
-    """The share of common samples with the same answer; None without any."""
+def _pairs(
+    predictions: Sequence[Prediction], reference: Evaluation
+) -> list[tuple[Prediction, Prediction]]:
+    """Each answer with the float model's to the same sample, where it has one."""
     others = {prediction.sample: prediction for prediction in reference.predictions}
-    same = [task.agrees(p, others[p.sample]) for p in predictions if p.sample in others]
-    return sum(same) / len(same) if same else None
+    return [(p, others[p.sample]) for p in predictions if p.sample in others]
+
+
+def _change(
+    task: Task, view: View, class_count: int, now: Prediction, before: Prediction
+) -> ChangedAnswer:
+    labels = view.preprocessing.labels or view.ref.labels
+
+    def name(index: int) -> str:
+        return "" if index < 0 else class_name(labels, class_count, index)
+
+    # Elsewhere the best class is not the answer: it is boxes, a mask, or several classes.
+    one_class = task.ANNOTATION == "label" and now.classes and before.classes
+    answers = (name(before.classes[0]), name(now.classes[0])) if one_class else ("", "")
+    return ChangedAnswer(now.sample, name(now.label), *answers)
 
 
 def _tie_warnings(artifact: Artifact, predictions: tuple[Prediction, ...]) -> list[NamedWarning]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mobiledeploy.core import artifacts, inputs, preprocessing, protocol, records
+from mobiledeploy.core import artifacts, inputs, preprocessing, protocol
 from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import APPS, RUNTIMES, TASKS
@@ -26,7 +26,7 @@ from mobiledeploy.core.types import (
     ModelOutput,
     NamedWarning,
 )
-from mobiledeploy.steps import app_choice, golden, golden_inputs, runtimes
+from mobiledeploy.steps import app_choice, app_folder, golden, golden_inputs, runtimes
 from mobiledeploy.steps.arguments import AnyPath
 from mobiledeploy.steps.predictors import PredictionOptions, Predictor
 from mobiledeploy.steps.reporters import PythonReporter
@@ -77,6 +77,7 @@ def app(
     *,
     language: str,
     out: AnyPath,
+    force: bool = False,
     reporter: Reporter | None = None,
 ) -> WrittenApp:
     """Writes an app that answers images by an artifact: code, model, and a test of golden samples.
@@ -92,7 +93,9 @@ def app(
         artifact: the file, with its record and its golden images beside it.
         language: a language of the shelf `apps`, such as `python`, `cpp`, `javascript` or
             `android`.
-        out: the folder for the app; it must not exist, or be empty.
+        out: the folder for the app: a new or empty one, or that of an earlier app, whose files are
+            replaced where they are still as they were written.
+        force: replaces files of the folder whoever wrote them.
         reporter: is told of warnings; the default is a `PythonReporter`.
 
     Returns:
@@ -101,7 +104,8 @@ def app(
     Raises:
         InputError: no artifact, golden images or answers that differ from its record, or a model
             that such an app cannot run: of several inputs, of another format or task.
-        UsageError: an unknown language, or a folder that holds something or cannot be written.
+        UsageError: an unknown language, or a folder that holds what is not ours or cannot be
+            written.
         DeviceError: the runner died or hangs.
     """
     reporter = reporter or PythonReporter()
@@ -110,14 +114,11 @@ def app(
     artifact_ = artifacts.load(path)
     golden.images(path, artifact_.golden)
     image = _only_image(path, artifact_, language, plugin)
-    app_choice.refuse_full(folder)
+    app_folder.refuse(folder, force)
     contract, files, warnings = _contract(path, artifact_, image, plugin, reporter)
     files |= plugin.files(contract)
     model = inputs.read(path, inputs.FINISHED)
-    with records.writing(folder):
-        (folder / _FOLDER).mkdir(parents=True, exist_ok=True)
-    for name, content in (files | {contract.model: model}).items():
-        records.write_atomic(folder / name, content)
+    names = app_folder.write(folder, files | {contract.model: model}, force)
     for warning in warnings:
         reporter.warn(warning)
     return WrittenApp(
@@ -129,7 +130,7 @@ def app(
         runtime=contract.runtime,
         runtime_version=contract.runtime_version,
         samples=len(contract.golden),
-        files=tuple(sorted((*files, contract.model))),
+        files=names,
         commands=plugin.COMMANDS,
         warnings=warnings,
     )

@@ -50,7 +50,9 @@ TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
 }
 OURS = "mobiledeploy"
 BASE = "base"
-# The packages of `dev` are for work on mobiledeploy itself, and `all` is the union of others.
+# Packages for work on mobiledeploy itself, which needs a checkout.
+DEVELOPMENT = ("dev", "docs")
+# Their packages are not listed one by one: `all` is the union of others.
 UNLISTED = ("all", "dev")
 # TensorFlow takes 660 MB after its import, and a conversion about the same again.
 LITTLE_MEMORY_BYTES = 2 * 10**9
@@ -144,7 +146,7 @@ class Installation(Record):
         places = tuple((p.path, p.name, _size_cell(p.size_bytes)) for p in self.places)
         whole = "sizes with all packages that are needed; of an extra, without those of base"
         return (
-            Table(("part", "for", "size", "state"), parts, title),
+            Table(("part", "for", "size", "state"), parts, title, ("size",), ("part",)),
             Table(("extra", "packages", "size", "state"), extras, whole),
             Table(("path", "place", "size"), places),
         )
@@ -346,7 +348,7 @@ def _packages(sizes: _Sizes) -> Iterator[InstalledPart]:
     names = set()
     for requirement in requirements:
         extra = _extra(requirement)
-        own = requirement.name != OURS and extra not in UNLISTED
+        own = requirement.name != OURS and extra not in UNLISTED and _of_use(extra)
         if extra == BASE and requirement.marker and not requirement.marker.evaluate():
             # Another system needs it.
             continue
@@ -356,11 +358,15 @@ def _packages(sizes: _Sizes) -> Iterator[InstalledPart]:
             yield part if part.version is None else replace(part, size_bytes=sizes.of(part.name))
 
 
+def _of_use(extra: str) -> bool:
+    return extra not in DEVELOPMENT or package.in_checkout()
+
+
 def _extras(sizes: _Sizes) -> Iterator[InstalledExtra]:
     """What each extra of our metadata costs on this disk, `base` first."""
     base = _closure(OURS, ()) - {OURS}
     extras = dict.fromkeys(map(_extra, _requirements(OURS) or ()))
-    for extra in (BASE, *sorted(extras.keys() - {BASE})):
+    for extra in (BASE, *sorted(filter(_of_use, extras.keys() - {BASE}))):
         direct = [r for r in _direct(extra) if r.name != OURS]
         applicable = [r for r in direct if not r.marker or r.marker.evaluate({"extra": _extra(r)})]
         states = {r.name: _part(r, _extra(r)).state for r in applicable}

@@ -14,6 +14,7 @@ from mobiledeploy.core.display import Record, Table
 from mobiledeploy.core.errors import DeviceError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Reporter
+from mobiledeploy.core.samples import class_name
 from mobiledeploy.core.types import ChannelOrder, Evaluation, Failed, Resize
 from mobiledeploy.steps import arguments
 from mobiledeploy.steps.arguments import AnyPath, AnyPaths, Labels, Triple
@@ -22,6 +23,11 @@ from mobiledeploy.steps.evaluations import each
 from mobiledeploy.steps.failures import Failures
 from mobiledeploy.steps.predictors import HOST, PredictionOptions, Predictor
 from mobiledeploy.steps.reporters import PythonReporter
+
+CONFUSIONS = 3
+"""The most pairs of confused classes of a file in its table."""
+CHANGES = 5
+"""The most images with a changed answer that the table of a file names."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,17 @@ class EvaluateResult(Record):
     failed: tuple[Failed, ...] = ()
 
     def tables(self) -> tuple[Table, ...]:
-        """A row for each file, with the metrics of its task; a table for each task."""
+        """For each task a row for each file, with its metrics; confusions; changed answers."""
+        each_ = tuple(zip(self.paths, self.evaluations, strict=True))
         by_task: dict[str, list[tuple[str, Evaluation]]] = {}
-        for path, e in zip(self.paths, self.evaluations, strict=True):
+        for path, e in each_:
             by_task.setdefault(e.task, []).append((path, e))
-        return tuple(_table(task, rows) for task, rows in by_task.items())
+        confusions = tuple((path, _confusions(e)) for path, e in each_ if e.confusion)
+        return (
+            *(_table(task, rows) for task, rows in by_task.items()),
+            *([Table(("file", "takes most often"), confusions)] if confusions else []),
+            *(_changes(path, e) for path, e in each_ if e.changed_answers),
+        )
 
 
 def _table(name: str, evaluations: Sequence[tuple[str, Evaluation]]) -> Table:
@@ -62,6 +74,38 @@ def _table(name: str, evaluations: Sequence[tuple[str, Evaluation]]) -> Table:
     )
     headers += ("agrees with float", "images/s")
     return Table(headers, rows, title, optional=("images/s", "images"))
+
+
+def _confusions(evaluation: Evaluation) -> str:
+    labels = evaluation.preprocessing.labels or evaluation.data.labels
+
+    def name(index: int) -> str:
+        return class_name(labels, evaluation.class_count or 0, index)
+
+    return ", ".join(
+        f"{name(true)} for {name(predicted)} ({count} times)"
+        for true, predicted, count in evaluation.confusion[:CONFUSIONS]
+    )
+
+
+def _changes(path: str, evaluation: Evaluation) -> Table:
+    changes = evaluation.changed_answers
+    rows = tuple(
+        (change.sample, change.reference or "–", change.answer or "–", change.label or "–")
+        for change in changes[:CHANGES]
+    )
+    title = f"{path}: {len(changes)} of {evaluation.images} answers are not float's"
+    if len(changes) > len(rows):
+        title += f", the first {len(rows)} (--json names all)"
+    headers = ("image", "float", "this file", "label")
+    # Some tasks have no class to name, and some images no label.
+    told = [place for place, cells in enumerate(zip(*rows, strict=True)) if set(cells) != {"–"}]
+    return Table(
+        tuple(headers[place] for place in told),
+        tuple(tuple(row[place] for place in told) for row in rows),
+        title,
+        names=headers,
+    )
 
 
 def _emulated(evaluation: Evaluation) -> bool:

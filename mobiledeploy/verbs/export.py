@@ -8,7 +8,7 @@ artifacts only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -167,6 +167,14 @@ def _cells(row: ExportRow, metric: Metric, task: str) -> tuple[str, ...]:
     )
 
 
+@dataclass(frozen=True)
+class _Apps:
+    """The languages of the apps to write, and whether they replace what was changed in them."""
+
+    languages: tuple[str, ...]
+    force: bool
+
+
 def export(
     model: AnyPath | KerasModel | None = None,
     *,
@@ -244,7 +252,8 @@ def export(
         app: languages of the shelf `apps`, such as `python`: an app in each of them is written to
             `app_<language>` beside the files, as by `app`. It answers by the file of the fewest
             bits that it runs; among equal ones, by that which diverges least from float.
-        force: makes all files again, even if nothing changed.
+        force: makes all files again, even if nothing changed, and replaces what was changed in
+            the folder of an app.
         custom_objects: your own Python file with the layers that a Keras file names; it is
             executed.
         unsafe: opens a model file even if it can run its own code.
@@ -273,8 +282,8 @@ def export(
     """
     reporter = reporter or PythonReporter()
     limit = budgets.budget(within, max_disagreement, cost)
-    languages = arguments.several(app)
-    for language in languages:
+    apps = _Apps(arguments.several(app), force)
+    for language in apps.languages:
         APPS.load(language)
     changes = arguments.overrides(input_range, mean, std, channels, resize, crop, labels)
     with as_file(model) as file:
@@ -301,22 +310,22 @@ def export(
         )
         collector = Collector(reporter)
         if limit is None:
-            return _export(config, timed, languages, collector)
-        return _export_within(config, limit, timed, languages, collector)
+            return _export(config, timed, apps, collector)
+        return _export_within(config, limit, timed, apps, collector)
 
 
 def _export_within(
     config: ExportConfig,
     limit: budgets.LossBudget,
     timed: bool,
-    languages: Sequence[str],
+    apps: _Apps,
     collector: Collector,
 ) -> ExportResult:
     refuse_readonly_store()
-    if languages:
+    if apps.languages:
         # Its files are known only when it is done; those of float go to the same folder.
         like_it = replace(config, recipes=(budgets.FLOAT,), keep_float=())
-        _require_apps(languages, plan(like_it, Collector(SILENT)), config)
+        _require_apps(apps, plan(like_it, Collector(SILENT)), config)
     chosen, chain, artifact = budgets.choose(config, limit, collector)
     if chosen is None:
         return ExportResult(
@@ -327,21 +336,19 @@ def _export_within(
             warnings=tuple(collector.warnings),
             within=chain,
         )
-    result = _export(replace(chosen, force=False), timed, languages, collector)
+    result = _export(replace(chosen, force=False), timed, apps, collector)
     return replace(result, reused=False, within=chain)
 
 
-def _require_apps(languages: Sequence[str], planned: ExportPlan, config: ExportConfig) -> None:
+def _require_apps(apps: _Apps, planned: ExportPlan, config: ExportConfig) -> None:
     task = planned.source.spec.task
-    app_choice.require(languages, planned.jobs, config.io, task, planned.folder)
+    app_choice.require(apps.languages, planned.jobs, config.io, task, planned.folder, apps.force)
 
 
-def _export(
-    config: ExportConfig, timed: bool, languages: Sequence[str], collector: Collector
-) -> ExportResult:
+def _export(config: ExportConfig, timed: bool, apps: _Apps, collector: Collector) -> ExportResult:
     planned = plan(config, collector)
     refuse_irregular(planned)
-    _require_apps(languages, planned, config)
+    _require_apps(apps, planned, config)
     artifacts = None if config.force else earlier(planned)
     reused = artifacts is not None
     if artifacts is None:
@@ -357,7 +364,7 @@ def _export(
         store.add_export(planned.key, artifacts)
     by_sha = evaluations.stored(artifacts, collector) if planned.evaluates else {}
     measurements = _measurements(artifacts, collector) if timed else {}
-    apps = _apps(languages, planned, artifacts, collector)
+    written_apps = _write_apps(apps, planned, artifacts, collector)
     return ExportResult(
         folder=str(planned.folder),
         spec=next(iter(artifacts.values())).spec,
@@ -369,28 +376,30 @@ def _export(
         warnings=tuple(collector.warnings),
         failed=tuple(collector.failed),
         shrunk_layers=next(iter(artifacts.values())).shrunk_layers,
-        apps=apps,
+        apps=written_apps,
     )
 
 
-def _apps(
-    languages: Sequence[str],
+def _write_apps(
+    apps: _Apps,
     planned: ExportPlan,
     artifacts: Mapping[str, Artifact],
     collector: Collector,
 ) -> tuple[app_verb.WrittenApp, ...]:
     """An app in each language; one that cannot be written has failed."""
-    apps = []
-    for language in languages:
+    written = []
+    for language in apps.languages:
         try:
             path, reason = app_choice.choose(language, artifacts)
             collector.say(f"the app in {language} answers by {Path(path).name}, {reason}")
             out = app_choice.folder(planned.folder, language)
-            apps.append(app_verb.app(path, language=language, out=out, reporter=collector))
+            written.append(
+                app_verb.app(path, language=language, out=out, force=apps.force, reporter=collector)
+            )
         except DeployError as error:
             what = f"the app in {language}"
             collector.failed.append(Failed(what, str(error), error.exit_code))
-    return tuple(apps)
+    return tuple(written)
 
 
 # Times, from the store if it has them already.

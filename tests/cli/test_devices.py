@@ -6,16 +6,19 @@ from click.testing import CliRunner
 
 from mobiledeploy.analysis import latency_model
 from mobiledeploy.cli import devices
+from mobiledeploy.core import device_cards
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import DEVICES
+from tests import warm
+from tests.terminals import on_terminal
 
 
 def test_this_machine_is_listed_and_ready() -> None:
     result = CliRunner().invoke(devices.command, [])
     assert result.exit_code == 0, result.output
-    line = next(line for line in result.stdout.splitlines() if line.startswith("host "))
+    ready = result.stdout.partition("\nnot ready\n")[0]
+    line = next(line for line in ready.splitlines() if line.startswith("host "))
     assert "measured" in line
-    assert line.endswith("ready")
 
 
 def test_every_device_says_what_it_sees() -> None:
@@ -32,14 +35,34 @@ def test_every_device_says_what_it_sees() -> None:
 
 def test_device_cards_are_listed_as_what_they_are() -> None:
     result = CliRunner().invoke(devices.command, ["--all"])
-    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
-    assert "estimated" in lines["pixel-3"]
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if line}
+    assert "estimated, not measured" in result.stdout
+    assert "tflite 2019, int8" in lines["pixel-3"]
     assert lines["pixel-3"].endswith("ready")
     assert lines["snapdragon-820"].endswith("too few of a kind: mobiledeploy devices calibrate")
     ready = CliRunner().invoke(devices.command, [])
     assert "\npixel-3 " in ready.stdout
     assert "snapdragon-820 " not in ready.stdout
-    assert ready.stdout.endswith("an estimate: mobiledeploy devices --all\n")
+    assert ready.stdout.endswith("and 1 with too few points\n")
+
+
+def test_the_list_fits_a_screen_and_own_cards_come_before_ours(tmp_path) -> None:
+    folder = tmp_path / "mobiledeploy" / "devices"
+    folder.mkdir(parents=True)
+    ours = (device_cards.folders()[1] / "pixel-3.toml").read_text("utf-8")
+    (folder / "bench-phone.toml").write_text(
+        ours.replace('name = "pixel-3"', 'name = "bench-phone"'), "utf-8"
+    )
+    argv = (warm.program(), "-m", "mobiledeploy", "devices")
+    lines = on_terminal(80, *argv, XDG_CONFIG_HOME=str(tmp_path))
+    assert len(lines) <= 42
+    assert max(map(len, lines)) <= 80
+    first = [line.split("  ")[0] for line in lines]
+    title = next(place for place, line in enumerate(lines) if line.startswith("device cards"))
+    assert first.index("bench-phone") < title < first.index("pixel-3")
+    # Each card of ours takes one line.
+    cards = [line for line in lines[title + 2 : -1] if line.strip()]
+    assert len(cards) == len(device_cards.names_in((device_cards.folders()[1],))) - 1
 
 
 def test_calibrate_prints_how_good_the_model_is(exported, tmp_path, monkeypatch) -> None:

@@ -179,3 +179,13 @@ def test_a_table_that_fits_has_columns_of_the_width_they_need(table, width):
         assert len(set(cells)) == 1
         assert cells[0] == "–" or f"{header} {cells[0]}" in layout.title
     assert all(a < b for a, b in pairwise([headers.index(h) for h, _ in layout.columns]))
+
+
+def test_a_sentence_breaks_between_words_on_a_terminal(capsys):
+    words = "Take mobilenet_v1_0.5_224 demo as float16: 95.3 % top-1, 7.87 ms on pixel-3-and-more."
+    code = f"from mobiledeploy.cli import _frame; _frame.sentence({words!r})"
+    lines = on_terminal(60, warm.program(), "-c", code)
+    assert len(lines) == 2
+    assert " ".join(lines) == words
+    _tables.sentence(words)
+    assert capsys.readouterr().out == f"{words}\n"

@@ -134,7 +134,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(made, tmp_path):
     out = tmp_path / "app"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds files already; remove it, or choose"):
+    with pytest.raises(UsageError, match="holds files already; remove it, choose"):
         app(made, language="python", out=out, reporter=SILENT)
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
     with pytest.raises(UsageError, match=r"mine.txt is not a folder"):
@@ -165,5 +165,6 @@ def test_the_command_prints_the_commands_and_the_record(made, tmp_path):
     assert "golden-elsewhere" in done.stderr
     again = run("--language", "python", "--out", tmp_path / "b", "--json", "--quiet")
     assert json.loads(again.stdout)["record"] == "WrittenApp"
-    assert run("--language", "python", "--out", tmp_path / "a").returncode == 2
+    (tmp_path / "a" / "main.cpp").write_text("mine")
+    assert run("--language", "cpp", "--out", tmp_path / "a").returncode == 2
     assert len(photos()) == json.loads(again.stdout)["samples"]

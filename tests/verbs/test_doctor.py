@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy import __version__
-from mobiledeploy.core import artifacts, assets, records
+from mobiledeploy.core import artifacts, assets, package, records
 from mobiledeploy.core.plugins import RUNTIMES
 from mobiledeploy.verbs import doctor
 
@@ -84,6 +84,17 @@ def test_every_extra_of_the_metadata_is_listed_with_its_cost():
     assert not set(export.packages) & set(base.packages)
     assert set(export.packages) <= set(extras["all"].packages)
     assert "pytest" in extras["dev"].packages
+
+
+def test_what_work_on_mobiledeploy_needs_is_listed_in_a_checkout_alone(monkeypatch):
+    monkeypatch.setattr(package, "in_checkout", lambda: False)
+    diagnosis = doctor.doctor()
+    extras = {extra.name for extra in diagnosis.extras}
+    assert extras == {"base", *metadata.metadata("mobiledeploy").get_all("Provides-Extra")} - {
+        "dev",
+        "docs",
+    }
+    assert not {"docs", "dev"} & {part.extra for part in diagnosis.parts}
 
 
 def test_an_extra_costs_what_it_needs_beyond_the_base(tmp_path):

@@ -20,7 +20,7 @@ from mobiledeploy.cli.evaluate import command
 from mobiledeploy.core import artifacts, records
 from mobiledeploy.core.errors import DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS, RUNTIMES, dataset
-from mobiledeploy.core.types import Artifact, Evaluation, Weights
+from mobiledeploy.core.types import Artifact, ChangedAnswer, Evaluation, Weights
 from mobiledeploy.steps import runner_pool, runtimes
 from mobiledeploy.steps.answers import logits
 from mobiledeploy.steps.runner_pool import image_ranges
@@ -176,13 +176,27 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
     options = [exported[key] for key in (("int8_ptq", "tflite"), ("int8_ptq", "onnx"))]
     floats = [exported[key] for key in (("float32", "tflite"), ("float32", "onnx"))]
     # Not asked for, the float models are found beside them.
-    made = evaluate(options, data=data, reporter=heard).evaluations
+    result = evaluate(options, data=data, reporter=heard)
+    made = result.evaluations
     again = evaluate([*floats, *options], data=data, reporter=heard).evaluations
     assert [e.agreement for e in again[:2]] == [None, None]
     for int8, float_, same in zip(made, again[:2], again[2:], strict=True):
         best = {p.sample: p.classes[0] for p in float_.predictions}
         share = np.mean([p.classes[0] == best[p.sample] for p in int8.predictions])
         assert int8.agreement == same.agreement == pytest.approx(share)
+        labels = int8.preprocessing.labels
+        changes = [
+            (p.sample, labels[p.label], labels[best[p.sample]], labels[p.classes[0]])
+            for p in int8.predictions
+            if p.classes[0] != best[p.sample]
+        ]
+        assert 5 < len(changes) < 600
+        assert int8.changed_answers == tuple(ChangedAnswer(*change) for change in changes)
+    # The table of a file shows the first few of them.
+    table = result.tables()[-1]
+    assert table.headers == ("image", "float", "this file", "label")
+    assert [(row[0], row[3], row[1], row[2]) for row in table.rows] == changes[:5]
+    assert f"{len(changes)} of 600 answers are not float's" in table.title
 
 
 def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> None:

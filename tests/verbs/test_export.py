@@ -152,8 +152,12 @@ def test_an_app_of_the_best_file_is_written_beside_the_files(here, heard):
     # It passes its own test.
     replayed = subprocess.run([sys.executable, "golden_test.py"], cwd=here / python.path)
     assert replayed.returncode == 0
-    # The user's code of the app is not replaced.
-    with pytest.raises(UsageError, match="build/mine/app_python holds files already"):
+    # Its own files are replaced, the user's code is not.
+    (again,) = exported(network(), **options).apps
+    assert again.artifact_sha256 != python.artifact_sha256
+    assert (here / again.path / "model.tflite").read_bytes() == (here / again.artifact).read_bytes()
+    (here / python.path / "app.py").write_text("mine")
+    with pytest.raises(UsageError, match="build/mine/app_python/app.py is not as an app"):
         exported(network(), **options)
 
 

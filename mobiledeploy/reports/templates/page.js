@@ -189,7 +189,7 @@ function frontPart(name, rows) {
   const axis = sets[images.value][0], unit = axis.endsWith("(%)") ? " %" : "";
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
-  caption(name, `${all.length.toLocaleString("en")} points, ${best.length} on the front` +
+  caption(name, `${all.length.toLocaleString("en")} point${all.length === 1 ? "" : "s"}, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (images.value && `, judged on ${images.value}`) +
     `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.`);
