@@ -218,11 +218,12 @@ class ExactPass(Pass, Protocol):
     """A pass that needs no images and keeps the float function: every export begins with it."""
 
     def simplify(
-        self, floats: bytes, extents: Sequence[tuple[float, float] | None]
+        self, floats: bytes, extents: Sequence[tuple[float, float] | None], multiple: int = 8
     ) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
         """A simpler float TFLite, and the layers that lost filters; the same one if none did.
 
-        `extents` are the smallest and the largest value of each input, None where unknown.
+        `extents` are the smallest and the largest value of each input, None where unknown. A tensor
+        that loses channels keeps a `multiple` of them.
         """
         ...
 
