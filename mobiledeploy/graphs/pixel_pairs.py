@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
+from mobiledeploy.graphs import matrices
 from mobiledeploy.graphs.graph import Graph
 
 _SIDES = 4
@@ -37,7 +37,9 @@ def paired(content: bytes) -> bytes | None:
         if weights is None:
             continue
         if source not in views:
-            views[source] = _view(graph, source)
+            batch, height, width, channels = graph.shape(source)
+            shape = (batch, height, width // 2, 2 * channels)
+            views[source] = graph.add_reshape(source, shape, f"{graph.name(source)}/pairs")
         graph.replace_constant(op, 1, weights)
         graph.set_shape(int(op.inputs[1]), weights.shape)
         op.inputs = [views[source][1], *map(int, op.inputs[1:])]
@@ -73,7 +75,7 @@ def _paired_weights(graph: Graph, op: Any) -> np.ndarray[Any, np.dtype[np.int8]]
         return None
     before, pairs_before = 0, 0
     pairs = -(-width // 2)
-    if options.padding == schema.Padding.SAME:
+    if matrices.pads(op, (1, width)):
         # TensorFlow's SAME: half of the missing columns, rounded down, come first.
         before = max(width - 2, 0) // 2
         pairs = -(-(before % 2 + width) // 2)
@@ -84,18 +86,3 @@ def _paired_weights(graph: Graph, op: Any) -> np.ndarray[Any, np.dtype[np.int8]]
     first = before % 2
     columns[:, :, first : first + width] = weights
     return columns.reshape(filters, height, pairs, 2 * channels)
-
-
-def _view(graph: Graph, image: int) -> tuple[Any, int]:
-    """An operator that makes two columns one pixel, and its output."""
-    batch, height, width, channels = graph.shape(image)
-    shape = [batch, height, width // 2, 2 * channels]
-    view = graph.add_tensor(f"{graph.name(image)}/pairs", shape, "int8")
-    scales, zero = graph.scale(image)
-    graph.set_scale(view, float(scales[0]), zero)
-    sides = graph.add_constant(f"{graph.name(image)}/sides", np.array(shape, np.int32))
-    op = graph.add_op("RESHAPE", [image, sides], [view], version=1)
-    options = schema.ReshapeOptionsT()
-    options.newShape = shape
-    op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReshapeOptions, options
-    return op, view
