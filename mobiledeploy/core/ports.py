@@ -236,8 +236,17 @@ class Compression(Protocol):
 
     PRESERVES: bool
 
-    def wrap(self, model: Model, amount: float, steps: int) -> Model:
-        """The model, prepared for a training of `steps` batches; UsageError for a wrong amount."""
+    def wrap(
+        self,
+        model: Model,
+        amount: float,
+        steps: int,
+        instructions: Callable[[Model], int] | None = None,
+    ) -> Model:
+        """The model, prepared for a training of `steps` batches; UsageError for a wrong amount.
+
+        `instructions` are those of a plain model's int8 file: if given, `amount` is their number.
+        """
         ...
 
     def callbacks(self) -> Sequence[Any]:

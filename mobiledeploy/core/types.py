@@ -1699,7 +1699,8 @@ class TrainingSettings(Record):
     `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None if
     there is none; `frozen` says that only the classifier is trained. `prune` is the share of zeros
     and `cluster` the number of different weights that each layer ends with. `prune_channels` is the
-    share of channels that are zero at the end, `max_mult_adds` the most mult-adds without them.
+    share of channels that are zero at the end, `max_mult_adds` the most mult-adds without them, and
+    `max_instructions` the most instructions of the int8 TFLite without them on an emulated `core`.
     None for those that there are not.
     `metric` names the figure of the validation images that decides which epoch is kept.
     """
@@ -1719,6 +1720,8 @@ class TrainingSettings(Record):
     metric: str = "top1"
     prune_channels: float | None = None
     max_mult_adds: int | None = None
+    max_instructions: int | None = None
+    core: str | None = None
 
     @property
     def compression(self) -> tuple[str, float] | None:
@@ -1728,6 +1731,7 @@ class TrainingSettings(Record):
             ("cluster", self.cluster),
             ("prune_channels", self.prune_channels),
             ("prune_channels", self.max_mult_adds),
+            ("prune_channels", self.max_instructions),
         ):
             if amount is not None:
                 return name, amount
