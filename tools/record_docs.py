@@ -156,6 +156,7 @@ UNITS = {
     "metric_now": "that of `metric`",
     "mult_adds": "mult-adds",
     "mult_adds_rmspe": FRACTION,
+    "max_instructions": "instructions",
     "max_mult_adds": "mult-adds",
     "most_share": FRACTION,
     "multiplying": "instructions",

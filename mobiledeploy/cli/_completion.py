@@ -30,6 +30,9 @@ def _names(option: str, several: bool) -> Sequence[str]:
             return plugins.APPS.names()
         case "arch":
             return cards.names()
+        case "core":
+            emulated = plugins.DEVICES.load("emulator").available()
+            return tuple(one.name.partition(":")[2] for one in emulated)
         case "data":
             return ("demo",)
         case "device":

@@ -78,6 +78,14 @@ _CODES = {"pass": 0, "fail": 1, "inconclusive": 3}
     is_flag=True,
     help="Keep the filters that no answer depends on, such as those without weights.",
 )
+@_settings.option(
+    "--for",
+    "--core",
+    "core",
+    metavar="CORE",
+    help="Core that the files are for, such as cortex-a72: of the forms of a file, write that with "
+    "the fewest instructions on this emulated core.",
+)
 @_frame.task_option
 @_settings.output(
     "--out",
@@ -125,6 +133,7 @@ def command(
     cost: Literal["instructions", "bytes"] | None,
     keep_float: tuple[str, ...],
     no_shrink: bool,
+    core: str | None,
     task: str | None,
     out: Path,
     app: tuple[str, ...] | None,
@@ -164,6 +173,7 @@ def command(
             cost=cost,
             keep_float=keep_float,
             no_shrink=no_shrink,
+            core=core,
             task=task,
             out=out,
             app=app or (),

@@ -87,6 +87,18 @@ if TYPE_CHECKING:
     help="Likewise, until the network has at most so many mult-adds, such as 20M.",
 )
 @_settings.option(
+    "--max-instructions",
+    type=_frame.Amount(),
+    help="Likewise, until its int8 TFLite takes at most so many instructions, such as 5M.",
+)
+@_settings.option(
+    "--for",
+    "--core",
+    "core",
+    metavar="CORE",
+    help="Emulated core that counts them; default: cortex-a76.",
+)
+@_settings.option(
     "--batch",
     type=int,
     default=32,
@@ -123,6 +135,8 @@ def command(
     cluster: int | None,
     prune_channels: float | None,
     max_mult_adds: int | None,
+    max_instructions: int | None,
+    core: str | None,
     batch: int,
     seed: int,
     unsafe: bool,
@@ -161,6 +175,8 @@ def command(
                 cluster=cluster,
                 prune_channels=prune_channels,
                 max_mult_adds=max_mult_adds,
+                max_instructions=max_instructions,
+                core=core,
                 batch=batch,
                 seed=seed,
                 unsafe=unsafe,

@@ -7,7 +7,7 @@ of a centroid is the sum of those of its weights. Zero weights, as after pruning
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow_model_optimization as tfmot
@@ -22,7 +22,9 @@ MOST = 256
 """More clusters than int8 has codes have no benefit."""
 
 
-def wrap(model: Model, amount: float, steps: int) -> Model:
+def wrap(
+    model: Model, amount: float, steps: int, instructions: Callable[[Model], int] | None = None
+) -> Model:
     """The model with its convolutions and fully connected layers wrapped for clustering.
 
     Depthwise kernels stay as they are: clustering them costs accuracy that training does not
@@ -32,8 +34,9 @@ def wrap(model: Model, amount: float, steps: int) -> Model:
         model: of tf_keras; its layers go into the new model and share their weights with it.
         amount: number of clusters in each layer, 2 to `MOST`.
         steps: batches of the training that follows; clustering does not depend on it.
+        instructions: never given, since equal weights save none.
     """
-    del steps
+    del steps, instructions
     if not (2 <= amount <= MOST and amount == int(amount)):
         raise UsageError(f"--cluster {amount:g} is not within 2 to {MOST}", "try --cluster 16")
     keras = tfmot.clustering.keras

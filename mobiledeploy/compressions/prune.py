@@ -7,7 +7,7 @@ First step of S. Han et al. 2015, Deep Compression, https://arxiv.org/abs/1510.0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow_model_optimization as tfmot
@@ -24,7 +24,9 @@ _RAMP_SHARE = 0.7
 _EVERY = 100
 
 
-def wrap(model: Model, amount: float, steps: int) -> Model:
+def wrap(
+    model: Model, amount: float, steps: int, instructions: Callable[[Model], int] | None = None
+) -> Model:
     """The model with its convolutions and fully connected layers wrapped for pruning.
 
     Depthwise kernels stay dense: they have few weights, and all of them matter.
@@ -33,7 +35,9 @@ def wrap(model: Model, amount: float, steps: int) -> Model:
         model: of tf_keras; its layers go into the new model and share their weights with it.
         amount: share of zeros at the end, above 0 and below 1, in each layer.
         steps: batches of the training that follows, n = 0.7 * steps of the formula.
+        instructions: never given, since zeros among the weights save none.
     """
+    del instructions
     if not 0 < amount < 1:
         raise UsageError(f"--prune {amount:g} is not above 0 and below 1", "try --prune 0.5")
     end = max(1, round(steps * _RAMP_SHARE))

@@ -218,11 +218,12 @@ class ExactPass(Pass, Protocol):
     """A pass that needs no images and keeps the float function: every export begins with it."""
 
     def simplify(
-        self, floats: bytes, extents: Sequence[tuple[float, float] | None]
+        self, floats: bytes, extents: Sequence[tuple[float, float] | None], multiple: int = 8
     ) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
         """A simpler float TFLite, and the layers that lost filters; the same one if none did.
 
-        `extents` are the smallest and the largest value of each input, None where unknown.
+        `extents` are the smallest and the largest value of each input, None where unknown. A tensor
+        that loses channels keeps a `multiple` of them.
         """
         ...
 
@@ -235,8 +236,17 @@ class Compression(Protocol):
 
     PRESERVES: bool
 
-    def wrap(self, model: Model, amount: float, steps: int) -> Model:
-        """The model, prepared for a training of `steps` batches; UsageError for a wrong amount."""
+    def wrap(
+        self,
+        model: Model,
+        amount: float,
+        steps: int,
+        instructions: Callable[[Model], int] | None = None,
+    ) -> Model:
+        """The model, prepared for a training of `steps` batches; UsageError for a wrong amount.
+
+        `instructions` are those of a plain model's int8 file: if given, `amount` is their number.
+        """
         ...
 
     def callbacks(self) -> Sequence[Any]:

@@ -296,8 +296,9 @@ class ExportArguments(Record):
 
     None means the default of the card, of the model or of the recipes, () no choice. `model`,
     `weights`, `data` and `custom_objects` may be paths of the user's. `shrink` is false for
-    --no-shrink. `labels` says whether class names were given: the preprocessing of the artifact
-    holds them. `input_range` to `crop` replaced the preprocessing of the card or of the model.
+    --no-shrink, `core` that of --for. `labels` says whether class names were given: the
+    preprocessing of the artifact holds them. `input_range` to `crop` replaced the preprocessing of
+    the card or of the model.
     """
 
     model: str | None
@@ -323,6 +324,40 @@ class ExportArguments(Record):
     channels: ChannelOrder | None = None
     resize: Resize | None = None
     crop: float | None = None
+    core: str | None = None
+
+
+@dataclass(frozen=True)
+class FileForm(Record):
+    """A form of a file, among others that compute the same, and its instructions on a core.
+
+    Tensors that lost channels keep a `multiple` of them. `pairs`: the first convolution reads two
+    columns of the image as one pixel.
+    """
+
+    multiple: int
+    pairs: bool
+    instructions: int
+
+    @property
+    def name(self) -> str:
+        """What sets it apart, in words."""
+        channels = "every dead channel left out" if self.multiple == 1 else ""
+        pairs = "two columns as one pixel" if self.pairs else ""
+        return ", ".join(filter(None, (channels, pairs))) or "plain"
+
+
+@dataclass(frozen=True)
+class CoreChoice(Record):
+    """The forms of a file that `export --for` counted on an emulated `core`.
+
+    The first of `forms` is that of an export without `--for`; the one at the place `chosen` was
+    written. Instructions rank files on a core, and are no times.
+    """
+
+    core: str
+    forms: tuple[FileForm, ...]
+    chosen: int
 
 
 @dataclass(frozen=True)
@@ -342,7 +377,8 @@ class Artifact(Record):
     1. `tried` are the alternatives of its recipe in the order of the recipe; the one of least
     divergence was used. `shrunk_layers` are the layers without filters that the model has, because
     no answer depends on these. `within` is the chain that `export --within` chose it from.
-    `arguments` are those of its export, None in records of earlier versions.
+    `arguments` are those of its export, None in records of earlier versions. `core_choice` are the
+    forms that `export --for` counted, None if there was one only.
     """
 
     path: str
@@ -376,6 +412,7 @@ class Artifact(Record):
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     within: BudgetChain | None = None
     arguments: ExportArguments | None = None
+    core_choice: CoreChoice | None = None
 
     @property
     def ends(self) -> str:
@@ -1685,7 +1722,8 @@ class TrainingSettings(Record):
     `batch` is the number of images in a step, over all replicas. `init` and `teacher` are None if
     there is none; `frozen` says that only the classifier is trained. `prune` is the share of zeros
     and `cluster` the number of different weights that each layer ends with. `prune_channels` is the
-    share of channels that are zero at the end, `max_mult_adds` the most mult-adds without them.
+    share of channels that are zero at the end, `max_mult_adds` the most mult-adds without them, and
+    `max_instructions` the most instructions of the int8 TFLite without them on an emulated `core`.
     None for those that there are not.
     `metric` names the figure of the validation images that decides which epoch is kept.
     """
@@ -1705,6 +1743,8 @@ class TrainingSettings(Record):
     metric: str = "top1"
     prune_channels: float | None = None
     max_mult_adds: int | None = None
+    max_instructions: int | None = None
+    core: str | None = None
 
     @property
     def compression(self) -> tuple[str, float] | None:
@@ -1714,6 +1754,7 @@ class TrainingSettings(Record):
             ("cluster", self.cluster),
             ("prune_channels", self.prune_channels),
             ("prune_channels", self.max_mult_adds),
+            ("prune_channels", self.max_instructions),
         ):
             if amount is not None:
                 return name, amount

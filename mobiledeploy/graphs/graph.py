@@ -241,6 +241,19 @@ class Graph:
         op.inputs, op.outputs = list(inputs), list(outputs)
         return op
 
+    def add_reshape(self, source: int, shape: Sequence[int], name: str) -> tuple[Any, int]:
+        """An operator that gives a tensor another shape, and its output of that name."""
+        view = self.add_tensor(name, shape, self.type_name(source))
+        self.subgraph.tensors[view].quantization = copy.deepcopy(
+            self.subgraph.tensors[source].quantization
+        )
+        sides = self.add_constant(f"{name}/shape", np.array(shape, np.int32))
+        op = self.add_op("RESHAPE", [source, sides], [view], version=1)
+        options = schema.ReshapeOptionsT()
+        options.newShape = list(shape)
+        op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.ReshapeOptions, options
+        return op, view
+
     def add_custom_op(
         self, name: str, inputs: Iterable[int], outputs: Iterable[int], options: bytes
     ) -> Any:

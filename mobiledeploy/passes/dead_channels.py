@@ -23,7 +23,8 @@ they are, and so do the channels of operators that are not listed here: a groupe
 channel shuffle, a softmax or a normalisation over channels.
 
 Kernels work on 8 channels at once, and an odd rest costs more than it saves: the number that is
-kept in a tensor is rounded up to a multiple of 8, constants other than zero first.
+kept in a tensor is rounded up to a multiple of 8, constants other than zero first. That is a rule
+of thumb: `export --for` counts both numbers on a core (`steps/target_core.py`).
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ PRESERVES = True
 CONSTANT = 1e-6
 """A channel that varies by no more of what the channels of its tensor vary by is constant."""
 MULTIPLE = 8
-"""Channels that are kept in a tensor: a multiple of this, or all."""
+"""Channels that are kept in a tensor: a multiple of this, or all, unless a core was counted."""
 _LARGEST = float(np.finfo(np.float32).max)
 _CLIPS = {
     "NONE": (-np.inf, np.inf),
@@ -87,18 +88,19 @@ def apply(
 
 
 def simplify(
-    floats: bytes, extents: Sequence[tuple[float, float] | None]
+    floats: bytes, extents: Sequence[tuple[float, float] | None], multiple: int = MULTIPLE
 ) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
     """A float TFLite without dead channels, and the layers that lost filters; as it was if none.
 
-    `extents` are the smallest and the largest value of each input, None where they are unknown.
+    `extents` are the smallest and the largest value of each input, None where they are unknown. A
+    tensor keeps a `multiple` of channels, or all.
     """
     lost: dict[int, ShrunkLayer] = {}
     while True:
         graph = Graph(floats)
         channels = _Channels(graph, extents)
         dead = _dead(channels)
-        left_out = _rounded(channels, dead)
+        left_out = _rounded(channels, dead, multiple)
         if not left_out.any():
             return floats, tuple(lost.values())
         for index, layer in _shrink(graph, channels, dead, left_out).items():
@@ -459,8 +461,8 @@ def _dead(channels: _Channels) -> Flags:
         dead = ~needed
 
 
-def _rounded(channels: _Channels, dead: Flags) -> Flags:
-    """[sets]: those of `dead` that go if each tensor keeps a multiple of `MULTIPLE`, or all."""
+def _rounded(channels: _Channels, dead: Flags, multiple: int) -> Flags:
+    """[sets]: those of `dead` that go if each tensor keeps a `multiple` of channels, or all."""
     left_out = dead.copy()
     # Constants other than zero stay before others: they need no place in a bias then.
     values = np.zeros(len(dead), bool)
@@ -474,7 +476,7 @@ def _rounded(channels: _Channels, dead: Flags) -> Flags:
         for own in tensors:
             while (gone := left_out[own]).any():
                 count = len(own) - int(gone.sum())
-                if count == max(MULTIPLE, -(-count // MULTIPLE) * MULTIPLE):
+                if count == max(multiple, -(-count // multiple) * multiple):
                     break
                 candidates = own[gone]
                 first = candidates[np.argmax(values[candidates])]

@@ -46,6 +46,7 @@ def _words(a: ExportArguments) -> Iterator[str]:
         "--channels": a.channels,
         "--resize": a.resize,
         "--crop": a.crop,
+        "--for": a.core,
         "--labels": "labels.txt" if a.labels else None,
     }
     for option, value in options.items():
@@ -132,6 +133,7 @@ def config(
         output=a.output,
         keep_float=a.keep_float,
         shrink=a.shrink,
+        core=a.core,
         task=a.task,
         overrides=Overrides(
             a.input_range,

@@ -67,6 +67,8 @@ ENOUGH_TRAINING_IMAGES = 100
 HELD_EVERY = 5
 _JUDGING = 40
 """The most images for the choice of the input's codes, which costs an inference each."""
+MULTIPLE = 8
+"""Channels are left out by so many (`ExactPass`), unless the forms of a file are counted."""
 _HALF_PIXEL = 0.51
 """In pixels, with room for the rounding of a range that is told in decimals."""
 HALF = 16
@@ -88,7 +90,8 @@ class ConversionRequest:
     parts in the folder `unfinished`, and the next training resumes there; "" for no lasting folder.
     `shrink` leaves out what no answer depends on. The folder `opened` is for what the files of one
     model are made from: the first request leaves it there, and others, which differ in `jobs` and
-    `keep_float` only, need not open the model again; "" for no such folder.
+    `keep_float` only, need not open the model again; "" for no such folder. `forms` asks for every
+    form of each file (`steps/target_core.py`).
     """
 
     source: Source
@@ -104,6 +107,7 @@ class ConversionRequest:
     classes: int = 0
     shrink: bool = True
     opened: str = ""
+    forms: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,12 +130,13 @@ class OpenedFloats:
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """One converted file. `seconds` is the time of its conversion alone.
+    """One converted file, or a form of it. `seconds` is the time of its conversion alone.
 
     `tried` are the alternatives of its recipe, if there was a choice; `kept` are the names of the
     tensors whose operators compute in float, as `keep_float` or a pass decided, and `float_outputs`
     the places of the outputs among them. `inputs` are its inputs, with the preprocessing that the
-    file itself states.
+    file itself states. `shrunk_layers` are the layers that lost filters in it: tensors keep a
+    `multiple` of channels. `pairs` says whether its first convolution reads pairs of pixels.
     """
 
     recipe: str
@@ -142,6 +147,9 @@ class ConvertedFile:
     kept: tuple[str, ...] = ()
     float_outputs: tuple[int, ...] = ()
     inputs: tuple[ModelInput, ...] = ()
+    shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    multiple: int = 8
+    pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,7 @@ class ConversionSummary:
     `spec` is that of the request with what the model itself says. `reference` is a row for each
     golden sample (`analysis.accuracy.golden_row`). `failed` are files that were requested by
     name and could not be made. `output` is what the files end in: that of the request, or `pooled`
-    for an embedding that was cut out of a model. `shrunk_layers` are the layers that lost filters
-    in every file.
+    for an embedding that was cut out of a model.
     """
 
     spec: ModelSpec
@@ -161,7 +168,6 @@ class ConversionSummary:
     reference: tuple[tuple[float, ...], ...]
     failed: tuple[Failed, ...] = ()
     output: Output = "model"
-    shrunk_layers: tuple[ShrunkLayer, ...] = ()
 
 
 def produce(
@@ -345,13 +351,25 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
     if len(samples):
         _warn_range(opened.likelier_range, spec, speak)
     golden = _golden(request, spec, signature)
-    press = _Press(request, spec, signature, floats, output_names, samples, golden, speak)
+    press = _Press(
+        request,
+        spec,
+        signature,
+        floats,
+        output_names,
+        samples,
+        golden,
+        speak,
+        opened.shrunk_layers,
+    )
+    presses = [press, *_without_dead(press)] if request.forms and request.shrink else [press]
     refusals: list[DeployError] = []
     failed: list[Failed] = []
     for number, (recipe, format_) in enumerate(request.jobs):
         speak.progress("converting", number, len(request.jobs))
         try:
-            speak.event(_convert(request, press, recipe, format_))
+            for file in _converted(presses, recipe, format_):
+                speak.event(file)
         except (InputError, MissingError) as error:
             refusals.append(error)
             if len(refusals) == len(request.jobs):
@@ -368,7 +386,6 @@ def _work(request: ConversionRequest, speak: Speaker) -> None:
         opened.reference,
         tuple(failed),
         opened.output,
-        opened.shrunk_layers,
     )
     speak.event(summary)
 
@@ -410,13 +427,15 @@ def _samples(
     return Batch(tuple(np.empty((0, *end.shape), np.float32) for end in signature.inputs))
 
 
-def _simplified(floats: bytes, signature: Signature) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
+def _simplified(
+    floats: bytes, signature: Signature, multiple: int = MULTIPLE
+) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
     """The float TFLite after every exact pass, and the layers that lost filters."""
     extents = _extents(signature)
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     for _, one in PASSES.each():
         if isinstance(one, ExactPass):
-            floats, layers = one.simplify(floats, extents)
+            floats, layers = one.simplify(floats, extents, multiple)
             shrunk_layers += layers
     return floats, shrunk_layers
 
@@ -537,6 +556,8 @@ class _Press:
     images: Batch
     golden: Batch
     speak: Speaker
+    shrunk_layers: tuple[ShrunkLayer, ...]
+    multiple: int = MULTIPLE
     tflites: dict[str, bytes] = field(default_factory=dict)
     alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
     float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -858,15 +879,67 @@ class _Press:
         return graphs[names]
 
 
-def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: str) -> ConvertedFile:
-    start = time.perf_counter()
+def _without_dead(press: _Press) -> list[_Press]:
+    """A press of the model without the dead channels that stayed; none if none did."""
+    floats, rest = _simplified(press.model, press.signature, 1)
+    if not rest:
+        return []
+    layers = {layer.layer: layer for layer in press.shrunk_layers}
+    for layer in rest:
+        before = layers.get(layer.layer, dataclasses.replace(layer, left_out=0))
+        left_out = before.left_out + layer.left_out
+        layers[layer.layer] = dataclasses.replace(before, left_out=left_out)
+    return [
+        _Press(
+            press.request,
+            press.spec,
+            press.signature,
+            floats,
+            press.output_names,
+            press.images,
+            press.golden,
+            press.speak,
+            tuple(layers.values()),
+            multiple=1,
+        )
+    ]
+
+
+def _converted(presses: Sequence[_Press], recipe: str, format_: str) -> list[ConvertedFile]:
+    """The file of a job, and its other forms behind it if the request asks for them."""
+    from mobiledeploy.graphs import pixel_pairs
+
+    files: list[ConvertedFile] = []
+    for press in presses:
+        # Another training gives other weights: then these are no forms of the same file.
+        if press.multiple != MULTIPLE and RECIPES.load(recipe).RECIPE.training:
+            continue
+        start = time.perf_counter()
+        content = press.file(recipe, format_)
+        files.append(_sealed(press, recipe, format_, content, len(files), start))
+        pairs = None
+        if press.request.forms and format_ == "tflite":
+            pairs = pixel_pairs.paired(content)
+        if pairs is not None:
+            file = _sealed(press, recipe, format_, pairs, len(files), start)
+            files.append(dataclasses.replace(file, pairs=True))
+    return files
+
+
+def _sealed(
+    press: _Press, recipe: str, format_: str, content: bytes, number: int, start: float
+) -> ConvertedFile:
     signature = press.written
     data = FORMATS.load(format_).seal(
-        press.file(recipe, format_),
+        content,
         [end.name for end in signature.inputs],
         [end.name for end in signature.outputs],
     )
-    path = Path(request.folder) / file_name(recipe, format_)
+    folder = Path(press.request.folder)
+    if number:
+        folder = folder / f"form-{number}"
+        folder.mkdir(exist_ok=True)
+    path = folder / file_name(recipe, format_)
     records.write_atomic(path, data)
     seconds = time.perf_counter() - start
     return ConvertedFile(
@@ -878,6 +951,8 @@ def _convert(request: ConversionRequest, press: _Press, recipe: str, format_: st
         press.float_tensors.get(recipe, ()),
         press.float_outputs.get(recipe, ()),
         press.inputs(recipe),
+        press.shrunk_layers,
+        press.multiple,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from mobiledeploy.analysis import layer_counts
 from mobiledeploy.analysis.layer_counts import Counts, Executed
 from mobiledeploy.core import arrays, artifacts, inputs, protocol
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, FORMATS, RUNNERS, RUNTIMES
 from mobiledeploy.core.ports import Array, Process, Reporter, Session
 from mobiledeploy.core.types import (
@@ -73,6 +73,18 @@ def count(
     for warning in figure.warnings:
         reporter.warn(warning)
     return figure
+
+
+def need_core(core: str) -> None:
+    """UsageError if no emulated core has this name, MissingError if no emulator is set up."""
+    cores = {one.name.partition(":")[2]: one for one in DEVICES.load("emulator").available()}
+    if core not in cores:
+        raise UsageError(f"no core named {core!r} can be emulated", f"there are {', '.join(cores)}")
+    if cores[core].fix:
+        raise MissingError(
+            f"instructions on a {core} are counted on an emulated one, which is not set up",
+            cores[core].fix,
+        )
 
 
 @dataclass(frozen=True)

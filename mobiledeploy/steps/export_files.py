@@ -16,7 +16,14 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, missing, source_of
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Artifact, Evaluation
-from mobiledeploy.steps import conversion_process, defaults, evaluations, fidelity
+from mobiledeploy.steps import (
+    conversion_process,
+    defaults,
+    evaluations,
+    fidelity,
+    target_core,
+)
+from mobiledeploy.steps.conversion_process import ConvertedFile
 from mobiledeploy.steps.export_plan import ExportConfig, ExportPlan, plan
 from mobiledeploy.steps.file_checks import (
     Collector,
@@ -138,6 +145,7 @@ def make(
             shrink=config.shrink,
             unfinished=str(_unfinished(planned)),
             opened=str(shared.folder) if shared else "",
+            forms=config.core is not None,
         )
         with DEVICES.load("host").open("host", exclusive=False, reporter=reporter):
             files, summary = conversion_process.produce(
@@ -149,14 +157,11 @@ def make(
             # Only the float reference could be made.
             raise _nothing_made(reporter)
         exam = Exam(planned, config, summary, golden, staging, reporter)
-        artifacts = []
-        for number, file in enumerate(files):
-            reporter.progress("checking", number, len(files))
-            artifact = exam.artifact(file)
-            path = Path(file.path)
+        judged = _examined(files, exam, config.core, reporter)
+        files = tuple(file for file, _ in judged)
+        artifacts = [(Path(file.path), artifact) for file, artifact in judged]
+        for path, artifact in artifacts:
             records.write_atomic(artifacts_.record_path(path), records.dumps(artifact))
-            artifacts.append((path, artifact))
-        reporter.progress("checking", len(files), len(files))
         if planned.evaluates:
             # Before any file is renamed into place, because images may turn out to be bad input.
             artifacts = _judged(artifacts, staging, reporter, shared or SharedFloats(staging))
@@ -169,6 +174,20 @@ def make(
     _keep_out_of_git(planned, new)
     shutil.rmtree(_unfinished(planned).parent, ignore_errors=True)
     return placed
+
+
+def _examined(
+    files: Sequence[ConvertedFile], exam: Exam, core: str | None, reporter: Reporter
+) -> list[tuple[ConvertedFile, Artifact]]:
+    """Each file with its record; of the forms of a file the cheapest on a core."""
+    if core is not None:
+        return target_core.fewest(files, exam, core, reporter)
+    judged = []
+    for number, file in enumerate(files):
+        reporter.progress("checking", number, len(files))
+        judged.append((file, exam.artifact(file)))
+    reporter.progress("checking", len(files), len(files))
+    return judged
 
 
 def place(artifacts: dict[str, Artifact], planned: ExportPlan) -> dict[str, Artifact]:

@@ -50,6 +50,7 @@ from mobiledeploy.steps import (
     card_specs,
     card_weights,
     conversion_process,
+    count,
     model_files,
     task_choice,
 )
@@ -102,6 +103,7 @@ class ExportConfig:
     output: Output = "model"
     keep_float: tuple[str, ...] = ()
     shrink: bool = True
+    core: str | None = None
     task: str = ""
     custom_objects: Path | None = None
     overrides: Overrides = Overrides()
@@ -139,6 +141,7 @@ def arguments(config: ExportConfig) -> ExportArguments:
         channels=changes.channels,
         resize=changes.resize,
         crop=changes.crop,
+        core=config.core,
     )
 
 
@@ -183,6 +186,8 @@ def plan(config: ExportConfig, reporter: Reporter) -> ExportPlan:
     default_preprocessing = config.overrides.over(Preprocessing((-1.0, 1.0)))
     assert default_preprocessing is not None
     preprocessing.validate(default_preprocessing)
+    if config.core is not None:
+        count.need_core(config.core)
     strict = bool(config.recipes and config.formats and "all" not in config.recipes)
     jobs = _jobs(config)
     if config.io == "uint8":
@@ -593,6 +598,7 @@ def _key(
         "training": training,
         "keep_float": list(config.keep_float),
         "shrink": config.shrink,
+        "core": config.core,
         "io": config.io,
         "output": config.output,
         "res": config.res,

@@ -98,7 +98,10 @@ def of_the_right_types(
         except InputError as error:
             requested = (file.recipe, file.format) in planned.jobs
             if planned.strict and requested:
-                reporter.failed.append(conversion_process.failure(file.recipe, file.format, error))
+                failed = conversion_process.failure(file.recipe, file.format, error)
+                # Every form of a file has the same types.
+                if failed not in reporter.failed:
+                    reporter.failed.append(failed)
             else:
                 reporter.warn(conversion_process.left_out(file.recipe, file.format, error))
         else:
@@ -277,7 +280,7 @@ class Exam:
             kept_float=self.config.keep_float if recipe.full_integer else (),
             warnings=(*self.common_warnings, *there),
             signature=signature,
-            shrunk_layers=self.summary.shrunk_layers,
+            shrunk_layers=file.shrunk_layers,
             arguments=export_plan.arguments(self.config),
         )
         if self.planned.evaluates:

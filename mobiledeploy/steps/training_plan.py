@@ -30,6 +30,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.steps import (
     card_specs,
     card_weights,
+    count,
     defaults,
     model_files,
     task_choice,
@@ -100,6 +101,12 @@ TF_CONFIG_EXAMPLE = (
 )
 
 
+_FEWER_CHANNELS = ("prune_channels", "max_mult_adds", "max_instructions")
+"""The options that say how many channels a training takes."""
+DEFAULT_CORE = "cortex-a76"
+"""The core that counts; it has dot products of int8, as phones since 2018."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The arguments of a training; None means the default of the card or of the schedule."""
@@ -122,6 +129,8 @@ class TrainConfig:
     cluster: int | None = None
     prune_channels: float | None = None
     max_mult_adds: int | None = None
+    max_instructions: int | None = None
+    core: str | None = None
     batch: int = 32
     seed: int = 0
     task: str = ""
@@ -194,9 +203,13 @@ def plan(config: TrainConfig, reporter: Reporter) -> TrainingPlan:
         cluster=config.cluster,
         prune_channels=config.prune_channels,
         max_mult_adds=config.max_mult_adds,
+        max_instructions=config.max_instructions,
+        core=_core(config),
         metric=TASKS.load(card.task).METRICS[0].name,
     )
     _check_settings(settings)
+    if settings.core is not None:
+        count.need_core(settings.core)
     folder = config.out or Path(defaults.RUNS) / _name(f"{spec.name}_{Path(data).stem}")
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
@@ -329,21 +342,36 @@ def _check_settings(settings: TrainingSettings) -> None:
         raise UsageError(
             f"--max-mult-adds {settings.max_mult_adds} is not above 0", "try --max-mult-adds 20M"
         )
+    if settings.max_instructions is not None and settings.max_instructions < 1:
+        raise UsageError(
+            f"--max-instructions {settings.max_instructions} is not above 0",
+            "try --max-instructions 5M",
+        )
     _check_compression(settings)
+
+
+def _core(config: TrainConfig) -> str | None:
+    """The core that counts instructions, None without a limit of them."""
+    if config.max_instructions is None:
+        if config.core is not None:
+            raise UsageError("--for goes with --max-instructions", "leave it out, or give both")
+        return None
+    return config.core or DEFAULT_CORE
 
 
 def _check_compression(settings: TrainingSettings) -> None:
     """UsageError for two compressions, and for what a compression does not go with."""
     options = [
         f"--{name.replace('_', '-')}"
-        for name in ("prune", "cluster", "prune_channels", "max_mult_adds")
+        for name in ("prune", "cluster", *_FEWER_CHANNELS)
         if getattr(settings, name) is not None
     ]
     if not options:
         return
     option, *others = options
-    if option == "--prune-channels" and others:
-        raise UsageError("--prune-channels and --max-mult-adds are one choice", "leave one out")
+    fewer_channels = [f"--{name.replace('_', '-')}" for name in _FEWER_CHANNELS]
+    if option in fewer_channels and others:
+        raise UsageError(f"{option} and {others[0]} are one choice", "leave one out")
     if others:
         raise UsageError(
             f"{option} and {others[0]} are two trainings",
@@ -354,7 +382,7 @@ def _check_compression(settings: TrainingSettings) -> None:
     if settings.ema or settings.strategy != "none":
         other = "--ema" if settings.ema else "--strategy"
         raise UsageError(f"{other} does not go with {option}", "leave it out")
-    if option in ("--prune-channels", "--max-mult-adds") and settings.init is None:
+    if option in fewer_channels and settings.init is None:
         raise UsageError(
             f"{option} takes channels from a trained network", "train it first, then --init RUN"
         )
@@ -482,7 +510,7 @@ def _unpruned(
     reporter: Reporter,
 ) -> Source | None:
     """The initial network as the teacher of one that loses channels; None if it is to have none."""
-    loses_channels = config.prune_channels is not None or config.max_mult_adds is not None
+    loses_channels = any(getattr(config, name) is not None for name in _FEWER_CHANNELS)
     if not loses_channels or init is None or weights is None or spec.task != "classification":
         return None
     ours = spec.preprocessing

@@ -43,7 +43,7 @@ from mobiledeploy.core.types import (
     TrainingSettings,
     Weights,
 )
-from mobiledeploy.steps import child_process, evaluation_images
+from mobiledeploy.steps import child_process, evaluation_images, network_instructions
 from mobiledeploy.steps.child_process import Speaker
 
 WEIGHTS, LOG, TENSORBOARD, IMAGES = "weights.h5", "log.csv", "tensorboard", "images"
@@ -184,6 +184,16 @@ def fit(request: TrainingRequest, reporter: Reporter) -> Run:
         state=own / runs.STATE,
         resume=Path(request.folder) / runs.STATE,
         tensorboard=own / TENSORBOARD if chief else None,
+        instructions=(
+            None
+            if request.settings.core is None
+            else functools.partial(
+                network_instructions.of,
+                spec=request.spec,
+                core=request.settings.core,
+                reporter=collector,
+            )
+        ),
     )
     dead = loop.train(task, run.history, reporter=collector, commit=commit)
     compression, _ = request.settings.compression or ("", 0)

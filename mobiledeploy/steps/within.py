@@ -262,6 +262,8 @@ class _Chain:
         """The emulated core that counts, "" where bytes are the cost."""
         if self.limit.cost == "bytes":
             return ""
+        if self.config.core is not None:
+            return f"emulator:{self.config.core}"
         cores = [one.name for one in DEVICES.load("emulator").available() if not one.fix]
         if cores:
             return CORE if CORE in cores else cores[0]

@@ -123,6 +123,7 @@ class TrainingTask:
         state: folder for writing checkpoints.
         resume: folder for reading them, which differs if another process writes them.
         tensorboard: folder of event files, None for none.
+        instructions: those of a plain network's int8 file, if they limit its channels.
     """
 
     spec: ModelSpec
@@ -134,6 +135,7 @@ class TrainingTask:
     state: Path
     resume: Path
     tensorboard: Path | None
+    instructions: Callable[[Model], int] | None = None
 
 
 def train(
@@ -223,8 +225,8 @@ def wrap_for_compression(task: TrainingTask, network: tf_keras.Model, steps: int
     if task.settings.compression is None:
         return network
     name, amount = task.settings.compression
-    model = Model("tf_keras", network)
-    return COMPRESSIONS.load(name).wrap(model, amount, task.settings.epochs * steps).handle
+    shelf, model = COMPRESSIONS.load(name), Model("tf_keras", network)
+    return shelf.wrap(model, amount, task.settings.epochs * steps, task.instructions).handle
 
 
 def _plain(task: TrainingTask, network: tf_keras.Model) -> tf_keras.Model:

@@ -19,7 +19,9 @@ from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import (
+    Artifact,
     ChannelOrder,
+    CoreChoice,
     Counted,
     FileFacts,
     Layer,
@@ -41,6 +43,7 @@ from mobiledeploy.steps import (
     quantization_plot,
     resolve,
     shrunk_layers,
+    target_core,
 )
 from mobiledeploy.steps import tracing_process as trace_verb
 from mobiledeploy.steps.arguments import AnyPath, Labels, Triple
@@ -68,7 +71,8 @@ class Analysis(Record):
     """A network and its cost for one image; see `analysis.cost.Cost`.
 
     `trainable_params` is None for a finished file, because normalisation is folded there.
-    `shrunk_layers` are the layers of an artifact that have fewer filters than in its model.
+    `shrunk_layers` are the layers of an artifact that have fewer filters than in its model, and
+    `core_choice` the forms that `export --for` counted.
     """
 
     name: str
@@ -84,6 +88,7 @@ class Analysis(Record):
     uncounted: tuple[str, ...]
     layers: tuple[LayerCost, ...]
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
+    core_choice: CoreChoice | None = None
 
     def tables(self) -> tuple[Table, ...]:
         """A row for each counted layer, one for each kind of layer, and what was left out."""
@@ -110,6 +115,7 @@ class Analysis(Record):
         return (
             Table(headers, layers, f"{self.name}: {self.source}", names=("layer",)),
             Table(("kind of layer", "layers", "mult-adds", "params"), kinds),
+            *target_core.tables({self.name: self.core_choice} if self.core_choice else {}),
             *shrunk_layers.tables(self.shrunk_layers),
         )
 
@@ -373,6 +379,7 @@ def _analyze_finished(path: Path) -> Analysis | None:
         cost = costs.cost(facts.layers)
         shape = facts.inputs[0].shape if facts.inputs else ()
         sides = shape[2:4] if facts.layout == "NCHW" else shape[1:3]
+        artifact = _artifact(path)
         return Analysis(
             name=records.file_name(path.name),
             source=records.file_name(path),
@@ -386,7 +393,8 @@ def _analyze_finished(path: Path) -> Analysis | None:
             shares=cost.shares,
             uncounted=cost.uncounted,
             layers=cost.layers,
-            shrunk_layers=_shrunk(path),
+            shrunk_layers=artifact.shrunk_layers if artifact else (),
+            core_choice=artifact.core_choice if artifact else None,
         )
     return None
 
@@ -405,15 +413,15 @@ def _classes(task: str) -> int:
     return CLASSES.get(task, CLASSES["classification"])
 
 
-def _shrunk(path: Path) -> tuple[ShrunkLayer, ...]:
-    """What an artifact's record says; () for a file without one of its own."""
+def _artifact(path: Path) -> Artifact | None:
+    """What an artifact's record says; None for a file without one of its own."""
     if not artifacts.record_path(path).is_file():
-        return ()
+        return None
     try:
-        return artifacts.load(path).shrunk_layers
+        return artifacts.load(path)
     except InputError:
         # A count needs no record.
-        return ()
+        return None
 
 
 # Instructions beside the least that they could be.

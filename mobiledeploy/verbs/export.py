@@ -21,6 +21,7 @@ from mobiledeploy.core.types import (
     Artifact,
     BudgetChain,
     ChannelOrder,
+    CoreChoice,
     Evaluation,
     Failed,
     InputOutput,
@@ -40,6 +41,7 @@ from mobiledeploy.steps import (
     evaluations,
     runtimes,
     shrunk_layers,
+    target_core,
     timings,
 )
 from mobiledeploy.steps import within as budgets
@@ -68,7 +70,8 @@ class ExportRow(Record):
 
     `sqnr_db` and `divergence` (of its task; in nats for a classifier) compare its answers with
     those of the float32 file, over `compared` images; None for a float32 file. `metrics` are those
-    of its task; `top1` is that of a classifier.
+    of its task; `top1` is that of a classifier. `core_choice` are the forms that `core` decided
+    between, None if there was one only.
     """
 
     path: str
@@ -87,6 +90,7 @@ class ExportRow(Record):
     latency_ns: float | None
     latency_interval_ns: tuple[float, float] | None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    core_choice: CoreChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ class ExportResult(Record):
     """The answer of `export`. `reused` says that the files of an earlier equal export were used.
 
     `failed` are files that were requested by name and could not be made; `rows` are the others.
-    `shrunk_layers` are the layers that have fewer filters in every file than in the model.
+    `shrunk_layers` are the layers that have fewer filters in the files than in the model; with
+    `core`, those of the first file, since each file has its own.
     `within` is the chain of `--within`; `rows` are empty if none of its links passed. `apps` are
     those of `--app`, each of one of the files.
     """
@@ -137,6 +142,9 @@ class ExportResult(Record):
                 tuple(_cells(row, metric, self.spec.task) for row in self.rows),
                 f"{self.folder}: {kind}, {images}",
                 optional=("zeros", "gzip", "divergence", "SQNR"),
+            ),
+            *target_core.tables(
+                {Path(row.path).name: row.core_choice for row in self.rows if row.core_choice}
             ),
             *budgets.tables(self.within),
             *shrunk_layers.tables(self.shrunk_layers),
@@ -193,6 +201,7 @@ def export(
     cost: budgets.Cost | None = None,
     keep_float: Names = (),
     no_shrink: bool = False,
+    core: str | None = None,
     task: str | None = None,
     out: AnyPath = "build",
     app: Names = (),
@@ -245,6 +254,9 @@ def export(
             is instructions if an emulator is set up, else bytes.
         keep_float: layers that integer files compute in float.
         no_shrink: keeps the filters that no answer depends on, such as those without weights.
+        core: the core that the files are for, such as `cortex-a72`: where a file has several forms
+            that compute the same, that with the fewest instructions on this emulated core is made.
+            This is `--for` on the command line.
         task: what the model answers: a name of `tasks/`. The default is what the card or the file
             says, or what the outputs leave no doubt of. For `embedding`, a model that does not end
             in a vector, such as a classifier with its softmax, is cut at its last global pooling.
@@ -275,7 +287,7 @@ def export(
     Raises:
         UsageError: arguments that are impossible or do not go together, or a folder that cannot be
             written.
-        MissingError: TensorFlow, weights or another asset is missing.
+        MissingError: TensorFlow, weights or another asset is missing; `core` without an emulator.
         InputError: a model or an image that cannot be read or converted, or an export without any
             file.
         DeviceError: a runner died or hangs.
@@ -301,6 +313,7 @@ def export(
             output=output,
             keep_float=arguments.several(keep_float),
             shrink=not no_shrink,
+            core=core,
             task=task or "",
             custom_objects=arguments.path(custom_objects),
             overrides=changes,
@@ -453,4 +466,5 @@ def _row(
         latency_ns=timing.median_ns if timing else None,
         latency_interval_ns=timing.interval_ns if timing else None,
         metrics=evaluation.metrics if evaluation else {},
+        core_choice=a.core_choice,
     )

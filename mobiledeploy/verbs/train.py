@@ -91,6 +91,8 @@ def train(
     cluster: int | None = None,
     prune_channels: float | None = None,
     max_mult_adds: int | None = None,
+    max_instructions: int | None = None,
+    core: str | None = None,
     batch: int = 32,
     seed: int = 0,
     task: str | None = None,
@@ -140,6 +142,9 @@ def train(
             `export` leaves them out. A classifier learns from its unpruned self, unless `teacher`
             names another.
         max_mult_adds: as `prune_channels`, until the network has no more mult-adds than that.
+        max_instructions: as `prune_channels`, until its `int8_ptq.tflite` takes no more
+            instructions than that on an emulated core.
+        core: that core; the default is cortex-a76. This is `--for` on the command line.
         batch: images per step; the learning rate grows with it.
         seed: the seed of weights, order and augmentation.
         task: `classification` or `detection`; the default is that of `arch`.
@@ -160,7 +165,7 @@ def train(
     Raises:
         UsageError: an impossible option, a folder that cannot be written, a broken TF_CONFIG.
         InputError: images or weights that do not fit, or a folder of another training.
-        MissingError: TensorFlow or weights are missing.
+        MissingError: TensorFlow or weights are missing; `max_instructions` without an emulator.
     """
     reporter = reporter or PythonReporter()
     config = TrainConfig(
@@ -182,6 +187,8 @@ def train(
         cluster=cluster,
         prune_channels=prune_channels,
         max_mult_adds=max_mult_adds,
+        max_instructions=max_instructions,
+        core=core,
         batch=batch,
         seed=seed,
         task=task or "",

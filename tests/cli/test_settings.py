@@ -96,6 +96,7 @@ def fitting(option):
     if option.name in ("input_range", "mean", "std"):
         return [0.0, 1.0] if option.name == "input_range" else [1, 1, 1]
     return {
+        "max_instructions": "2M",
         "max_mult_adds": "2M",
         "max_latency": "2ms",
         "max_memory": "2M",

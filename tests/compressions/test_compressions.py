@@ -134,6 +134,47 @@ def clustered(clustered_model):
     return float_tflite(clustered_model, (32, 32))
 
 
+def instructions(model):
+    """Stands for a core: something for each mult-add, and something that no channel changes."""
+    sets, zeros = channel_sets.of(model.handle), silent(model)
+    kept = list(sets.sizes)
+    for name, index in sets.set_of.items():
+        kept[index] = int((~zeros[name]).sum())
+    return 50_000 + sets.mult_adds(kept)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_channels_go_until_instructions_are_few_enough(share):
+    model, counts = small(), []
+
+    def counted(network):
+        counts.append(instructions(network))
+        return counts[-1]
+
+    most = int(instructions(model) * share)
+    shelf = COMPRESSIONS.load("prune_channels")
+    wrapped = shelf.wrap(model, most, STEPS, counted)
+    wrapped.handle.compile("adam", "sparse_categorical_crossentropy")
+    labels = np.random.default_rng(1).integers(0, 4, 32)
+    wrapped.handle.fit(
+        images(32), labels, batch_size=8, epochs=6, verbose=0, callbacks=[*shelf.callbacks()]
+    )
+    taken = instructions(shelf.strip(wrapped))
+    assert taken <= most
+    # The best that was counted, and each shape is counted once.
+    assert taken == max(count for count in counts if count <= most)
+    assert len(counts) == len(set(counts))
+    assert not silent(small())["bn_0"].any()
+
+
+@pytest.mark.parametrize(
+    ("most", "message"), [(10**9, "takes .* no more than --max-inst"), (1, "--max-inst.* reached")]
+)
+def test_instructions_that_cannot_be_are_refused(most, message):
+    with pytest.raises(UsageError, match=message):
+        COMPRESSIONS.load("prune_channels").wrap(small(), most, STEPS, instructions)
+
+
 def test_every_compression_is_tested():
     assert set(AMOUNTS) == set(COMPRESSIONS.names())
 

@@ -24,7 +24,7 @@ from mobiledeploy.core.types import DataRef, NamedWarning, Preprocessing
 from mobiledeploy.steps import child_process, export_plan, training_plan, training_process
 from mobiledeploy.steps.arguments import Overrides
 from mobiledeploy.steps.training_plan import TrainConfig
-from mobiledeploy.verbs import analyze, export, train
+from mobiledeploy.verbs import analyze, bench, export, train
 from tests.conftest import Heard
 
 CLASSES = ("dark", "grey", "light")
@@ -545,7 +545,15 @@ def test_an_export_of_a_run_is_judged_by_the_images_that_were_held_back(result, 
         ({"prune_channels": 0.0, "init": "demo"}, "--prune-channels 0 is not above 0 and below 1"),
         ({"prune_channels": float("nan"), "init": "demo"}, "--prune-channels nan"),
         ({"max_mult_adds": 0, "init": "demo"}, "--max-mult-adds 0 is not above 0"),
+        ({"max_instructions": 0, "init": "demo"}, "--max-instructions 0 is not above 0"),
+        ({"max_instructions": 10**6}, "--max-instructions takes channels from a trained network"),
+        ({"core": "cortex-a53"}, "--for goes with --max-instructions"),
+        (
+            {"max_instructions": 10**6, "core": "a53", "init": "demo"},
+            "no core named 'a53' can be emulated",
+        ),
         ({"prune_channels": 0.5, "max_mult_adds": 10**7}, "are one choice"),
+        ({"max_mult_adds": 10**7, "max_instructions": 10**7}, "are one choice"),
         (
             {"prune_channels": 0.5, "cluster": 16},
             "--cluster and --prune-channels are two trainings",
@@ -614,6 +622,30 @@ def test_silenced_channels_are_not_in_the_export(data, result, tmp_path):
     )
     for recipe in ("float32", "int8_ptq"):
         assert before / 4 < analyze.analyze(made.path(recipe)).mult_adds <= before // 2
+
+
+@pytest.mark.slow
+def test_the_exported_file_takes_no_more_instructions_than_that(emulator, data, result, tmp_path):
+    core, heard = "cortex-a53", Heard()
+
+    def counted(folder: str, name: str) -> int:
+        made = export.export(
+            folder,
+            recipe="int8_ptq",
+            format="tflite",
+            timed=False,
+            out=tmp_path / name,
+            reporter=heard,
+        )
+        path = made.path("int8_ptq")
+        (figure,) = bench.bench([path], device=f"emulator:{core}", reporter=heard).measurements
+        return figure.instructions
+
+    most = counted(result[0].folder, "whole") * 3 // 4
+    config = order(data, tmp_path / "run", init=result[0].folder, max_instructions=most, core=core)
+    run = trained(config, heard)
+    assert (run.run.settings.max_instructions, run.run.settings.core) == (most, core)
+    assert 0.8 * most < counted(run.folder, "pruned") <= most
 
 
 @pytest.mark.parametrize(("steps", "advice"), [(4, "4 steps are too few"), (500, "--alpha")])
