@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from mobiledeploy.cli import train
-from mobiledeploy.core import runs
+from mobiledeploy.core import records, runs
 from mobiledeploy.verbs import train as train_verb
 
 PROGRAM = (sys.executable, "-m", "mobiledeploy", "train", "--alpha", "0.25", "--res", "32")
@@ -101,7 +101,7 @@ def test_a_killed_training_ends_where_an_unbroken_one_does(data: Path) -> None:
     out, _ = whole.communicate()
     assert whole.returncode == 0
     answer = json.loads(out)
-    assert answer["schema_version"] == 1
+    assert answer["schema_version"] == records.SCHEMA_VERSION
     assert len(answer["run"]["history"]) == 4
 
     broken = started(data, "--epochs", "4", "--out", "broken", "--ema")
