@@ -53,17 +53,13 @@ DEVICE = "pixel-6"
 RECIPES = ("float32", "float16", "dynamic_int8", "int8_ptq", "int8_best", "int8x4_ptq")
 GRID: dict[str, Any] = {
     "alpha": (0.25, 0.5),
-    "res": (32, 40, 48, 56, 64),
+    "res": (32, 40, 48, 56, 64, 72),
     "recipe": RECIPES,
     "format": "tflite",
     "weights": "demo",
     "data": "demo",
     "device": DEVICE,
 }
-SWEEP = (
-    "mobiledeploy sweep --alpha 0.25,0.5 --res 32,40,48,56,64 --recipe "
-    f"{','.join(RECIPES)} --format tflite --weights demo --data demo --device {DEVICE}"
-)
 FEWEST = 60
 # The limits of the budgets, as quantiles of the figures of all files.
 LATENCIES = (None, 0.1, 0.35, 0.6, 0.9)
@@ -80,6 +76,8 @@ MOST_ROWS = 15
 class Cell:
     """A file of the store; `latency_ns` is None for a recipe that no card estimates."""
 
+    model: str
+    recipe: str
     sha256: str
     accuracy: Bounded
     size_bytes: int
@@ -129,7 +127,9 @@ def cells() -> list[Cell]:
             assert interval is not None
             latency = Bounded(value, *interval)
         accuracy = Bounded(own[0].value, float(ends.low), float(ends.high))
-        results.append(Cell(sha256, accuracy, own[0].size_bytes, latency))
+        results.append(
+            Cell(own[0].model, own[0].recipe, sha256, accuracy, own[0].size_bytes, latency)
+        )
     return results
 
 
@@ -336,8 +336,7 @@ def judged(folder: Path, console: Console) -> tuple[dict[str, Any], list[Table],
     met = all(a.best_is_right and a.all_contend for a in asked) and draws.share >= CONFIDENCE
     met = met and all(np.median(one.cpu_s) <= 2 for one in times)
     result = {
-        "grid": SWEEP,
-        "cells": len(every),
+        "cells": sorted(f"{one.model} {one.recipe}" for one in every),
         "with_latency": sum(one.latency_ns is not None for one in every),
         "asked": [*map(asdict, asked)],
         "drawn": asdict(draws),
