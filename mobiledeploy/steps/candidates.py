@@ -408,7 +408,12 @@ class Candidates:
         here = [r for r in rows if r.id in measured_here] or [
             r for r in rows if r.kind == "estimated" and r.device == self.device and self._fits(r)
         ]
-        if not here and path and self._card is not None:
+        if (
+            not here
+            and path
+            and self._card is not None
+            and self._may_estimate(artifact, rows, path)
+        ):
             with suppress(DeployError):
                 bench_figures.estimate_figures(
                     [Path(path)],
@@ -439,6 +444,22 @@ class Candidates:
             "estimated" if newest.kind == "estimated" else kind,
             f"{newest.device}, {newest.runtime} {newest.runtime_version}".strip(),
         )
+
+    def _may_estimate(self, artifact: Artifact, rows: Sequence[Result], path: str) -> bool:
+        """Whether an estimate may succeed: each one reads all cards again, also to be refused."""
+        precision = computed_in(artifact.recipe)
+        if precision is None:
+            return False
+        if any(r.kind == "counted" for r in rows):
+            # What was counted makes it narrower.
+            return True
+        try:
+            family = artifact.spec.card or artifact.spec.name
+            series = self._of_series(precision, family)
+            series.latency(estimate.read(Path(path), family)[1], path)
+        except DeployError:
+            return False
+        return True
 
     def _fits(self, r: Result) -> bool:
         delegates = (self._wanted.delegate,) if self._wanted.delegate else estimate.ON_CPU
