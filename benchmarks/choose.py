@@ -15,8 +15,9 @@ That says nothing of figures that are wrong by chance. So the rule is also tried
 the images judge, and each latency is drawn from the interval of its estimate; the truth is the
 accuracy on all images, and the latency that was drawn. Then the command is timed in the folder.
 
-The grid takes about ten minutes of CPU time. With --folder it is kept, and a folder with a store is
-taken as it is. Writes build/benchmarks/choose.json.
+The card refuses most of these small networks, so few files have a latency: the result says how many
+(`with_latency`). The grid takes about ten minutes of CPU time. With --folder it is kept, and a
+folder with a store is taken as it is. Writes build/benchmarks/choose.json.
 """
 
 from __future__ import annotations
