@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import expit, log_expit, log_softmax
 
 from mobiledeploy.core.types import ModelOutput, Prediction
@@ -112,6 +111,9 @@ def temperature(reference: ArrayLike) -> float:
     sure of, and chance says which these are. At the temperature at which its best class has
     `SURE` on average, all of them tell.
     """
+    # It takes longer to import than most commands that import this file.
+    from scipy.optimize import brentq
+
     logits = np.asarray(reference, np.float64)
 
     def surer(t: float) -> float:

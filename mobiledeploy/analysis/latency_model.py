@@ -16,9 +16,11 @@ of many points has its own. This is a Gaussian process, or ridge regression with
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TypeAlias
 
 import numpy as np
@@ -213,11 +215,16 @@ class LatencyModel:
         """The latency of a network in one of the series."""
         one = self._networks([workload], np.array([series]))
         between = _covariance(_pairs(one, self._points), self._spreads)
-        solved = np.linalg.solve(self._factor, between.T)
+        solved = self._inverse_factor @ between.T
         own = _covariance(_pairs(one, one), self._spreads)[0, 0] + self._spreads.noise**2
         variance = max(float(own - (solved**2).sum()), self._spreads.noise**2)
         log = self._mean + self._usual(one)[0] + float((between @ self._weights)[0])
         return PredictedLatency(math.exp(log), math.sqrt(variance))
+
+    @functools.cached_property
+    def _inverse_factor(self) -> Floats:
+        """Of the covariances' factor, once for all predictions: a system for each takes longer."""
+        return np.linalg.inv(np.linalg.cholesky(self._matrix(self._spreads)))
 
     def terms(self, series: int) -> dict[str, float]:
         """What one unit of each term costs in a series, in its unit of time."""
@@ -239,7 +246,7 @@ class LatencyModel:
         The speed of a series of one point would not be known without it: such a series has none.
         The spreads stay: fit them without the points that are judged.
         """
-        inverse = np.linalg.inv(self._factor @ self._factor.T)
+        inverse = self._inverse_factor.T @ self._inverse_factor
         cards = np.array([self._series[owner].card for owner in self._owner])
         results: list[list[HeldOut]] = [[] for _ in self._series]
         for index, sample in enumerate(self._samples):
@@ -288,9 +295,7 @@ class LatencyModel:
         self._mean = float(differences.mean())
         self._residuals = differences - self._mean
         self._pairs = _pairs(self._points, self._points)
-        self._factor = np.linalg.cholesky(self._matrix(self._spreads))
-        half = np.linalg.solve(self._factor, self._residuals)
-        self._weights: Floats = np.linalg.solve(self._factor.T, half)
+        self._weights: Floats = np.linalg.solve(self._matrix(self._spreads), self._residuals)
 
 
 def fit_spreads(series: Sequence[PointSeries]) -> Spreads:
@@ -407,12 +412,10 @@ def reach(results: Sequence[HeldOut], confidence: float = 0.95) -> float:
     At least those of a normal distribution. Beyond, the scores of points that were left out decide:
     the rank of a prediction interval (conformal; Vovk et al. 2005), the largest if there are few.
     """
-    from scipy.special import ndtri
-
     scores = sorted(abs(one.score) for one in results)
     rank = math.ceil((len(scores) + 1) * confidence)
     seen = scores[min(rank, len(scores)) - 1] if scores else 0.0
-    return max(float(ndtri((1 + confidence) / 2)), seen)
+    return max(NormalDist().inv_cdf((1 + confidence) / 2), seen)
 
 
 def interval_ns(prediction: PredictedLatency, reach: float) -> tuple[float, float]:

@@ -27,8 +27,8 @@ MOST_ROWS = 15
 )
 @_settings.option(
     "--device",
-    required=True,
-    help="A phone or board with a device card (pixel-3), host, adb:SERIAL, or ssh:HOST.",
+    help="A phone or board with a device card (pixel-3), host, adb:SERIAL, or ssh:HOST. Without "
+    "it there are no latencies.",
 )
 @_settings.option(
     "--max-latency", type=_frame.Duration(), help="The largest latency, such as 10ms or 800us."
@@ -57,7 +57,7 @@ MOST_ROWS = 15
 @_settings.option("--all", is_flag=True, help="Print all candidates that may be the best.")
 @_frame.common
 def command(
-    device: str,
+    device: str | None,
     max_latency: float | None,
     min_top1: float | None,
     max_size: int | None,
@@ -134,10 +134,9 @@ def _answer(group: verb.ChoiceGroup, device: str) -> str:
         about = " as float" if one.loss_unknown else ""
         figures = [f"{accuracy} top-1{about} ({group.judged_on})"]
         if one.latency_ns is not None:
-            figures.append(
-                f"{one.latency_ns.kind} {units.duration(one.latency_ns.value)} on {device} "
-                f"({units.duration(one.latency_ns.low)} to {units.duration(one.latency_ns.high)})"
-            )
+            ns = one.latency_ns
+            latency, low, high = units.durations((ns.value, ns.low, ns.high))
+            figures.append(f"{ns.kind} {latency} on {device} ({low} to {high})")
         if one.size_bytes is not None:
             figures.append(units.size(round(one.size_bytes.value)))
         return units.one_line(f"Take {one.model} as {one.recipe}: {', '.join(figures)}.")
@@ -165,7 +164,8 @@ def _show_notes(group: verb.ChoiceGroup) -> None:
     for about in dict.fromkeys(x.about for x in latencies if x and x.kind == "estimated"):
         _frame.sentence(f"~: estimated from {about}")
     if group.best is not None:
-        click.echo(f"Next: `{group.candidates[group.best].candidate.command}`")
+        best = group.candidates[group.best].candidate
+        click.echo(units.one_line(f"File: {best.path}") if best.path else f"Next: `{best.command}`")
     for one in group.measurements:
         _frame.sentence(
             f"To decide, measure the {one.what} of {one.model} as {one.recipe}: {one.why}:"

@@ -9,8 +9,10 @@ out, and everything else works as before.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -128,8 +130,14 @@ class Shelf(Generic[T]):
 
     def _others(self) -> dict[str, importlib.metadata.EntryPoint]:
         """Entry points by name; a file of ours has its name to itself."""
-        entries = importlib.metadata.entry_points(group=f"mobiledeploy.{self.folder}")
+        entries = _entry_points(f"mobiledeploy.{self.folder}", tuple(sys.path))
         return {entry.name: entry for entry in entries}
+
+
+@functools.cache
+def _entry_points(group: str, _path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """Those of the packages on this path, which take milliseconds to look for."""
+    return importlib.metadata.entry_points(group=group)
 
 
 def _of_another_package(entry: importlib.metadata.EntryPoint) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from mobiledeploy.core import builtin_data
 
@@ -27,6 +28,14 @@ def duration(ns: float) -> str:
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} s"
+
+
+def durations(ns: Sequence[float]) -> tuple[str, ...]:
+    """Several of them that are read together, in the unit of the largest: '0.766 ms', '1.06 ms'."""
+    largest = max(ns, default=0.0)
+    units = {"s": 1e9, "ms": 1e6, "us": 1e3}
+    unit = next((name for name, scale in units.items() if largest >= scale), "ns")
+    return tuple(f"{value / units.get(unit, 1.0):.3g} {unit}" for value in ns)
 
 
 def energy(joules: float) -> str:

@@ -123,7 +123,8 @@ class Candidates:
     """Collects candidates for a device; `left_out` says what is missing, and why.
 
     Args:
-        device: a device card's name or its beginning, or host, adb:SERIAL or ssh:HOST.
+        device: a device card's name or its beginning, or host, adb:SERIAL or ssh:HOST; "" for
+            candidates without latencies.
         wanted: which candidates.
         reporter: is told of progress.
 
@@ -137,6 +138,8 @@ class Candidates:
         self._left_out: Counter[tuple[str, str]] = Counter()
         plugin = device.partition(":")[0]
         self._card: DeviceCard | None = None
+        self.device, self.title = device, device
+        self.threads: int | None = None
         self._series: dict[Precision, SeriesFit | DeployError] = {}
         self._fitted: dict[tuple[Precision, bool], FittedSeries] = {}
         if plugin in DEVICES.names():
@@ -145,9 +148,8 @@ class Candidates:
                     f"{device} gives no latency to choose by",
                     "take a phone's model, host, adb:SERIAL, or ssh:HOST",
                 )
-            self.device, self.title = device, device
             self.threads = wanted.threads or 1
-        else:
+        elif device:
             card = device_cards.matching(device) or device_cards.load(device)
             self._card = card
             self.device, self.title = card.name, card.title
@@ -285,6 +287,8 @@ class Candidates:
         )
 
     def _estimate(self, name: str, counts: NetworkCounts, recipe: Recipe) -> ChoiceFigure | None:
+        if not self.device:
+            return None
         if self._card is None:
             why = f"{self.device} has no card to estimate from; only timed files have a latency"
             self._left_out["networks without a file", why] += 1
@@ -399,10 +403,17 @@ class Candidates:
         self, artifact: Artifact, rows: Sequence[Result], path: str, measured_here: Collection[int]
     ) -> ChoiceFigure | None:
         """A timing, else an estimate of the store, else one that is made now."""
+        if not self.device:
+            return None
         here = [r for r in rows if r.id in measured_here] or [
             r for r in rows if r.kind == "estimated" and r.device == self.device and self._fits(r)
         ]
-        if not here and path and self._card is not None:
+        if (
+            not here
+            and path
+            and self._card is not None
+            and self._may_estimate(artifact, rows, path)
+        ):
             with suppress(DeployError):
                 bench_figures.estimate_figures(
                     [Path(path)],
@@ -433,6 +444,22 @@ class Candidates:
             "estimated" if newest.kind == "estimated" else kind,
             f"{newest.device}, {newest.runtime} {newest.runtime_version}".strip(),
         )
+
+    def _may_estimate(self, artifact: Artifact, rows: Sequence[Result], path: str) -> bool:
+        """Whether an estimate may succeed: each one reads all cards again, also to be refused."""
+        precision = computed_in(artifact.recipe)
+        if precision is None:
+            return False
+        if any(r.kind == "counted" for r in rows):
+            # What was counted makes it narrower.
+            return True
+        try:
+            family = artifact.spec.card or artifact.spec.name
+            series = self._of_series(precision, family)
+            series.latency(estimate.read(Path(path), family)[1], path)
+        except DeployError:
+            return False
+        return True
 
     def _fits(self, r: Result) -> bool:
         delegates = (self._wanted.delegate,) if self._wanted.delegate else estimate.ON_CPU

@@ -22,7 +22,9 @@ def warnings(pre: Preprocessing, facts: FileFacts) -> tuple[NamedWarning, ...]:
     if facts.format != "tflite" or image.dtype not in ("float32", "uint8"):
         return ()
     warnings_ = []
-    if pre.crop < 1:
+    # A float file is for everybody, and most networks are judged with a crop: everybody would be
+    # warned. A uint8 file is made for these consumers.
+    if image.dtype == "uint8" and pre.crop < 1:
         warnings_.append(
             NamedWarning(
                 "metadata-crop",

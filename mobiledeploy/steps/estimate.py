@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,9 +19,10 @@ from mobiledeploy.analysis.latency_model import (
     Sample,
     Spreads,
 )
-from mobiledeploy.core import artifacts, device_cards, inputs, units
+from mobiledeploy.core import artifacts, device_cards, inputs, records, units
+from mobiledeploy.core.assets import cache_dir
 from mobiledeploy.core.device_cards import DeviceCard, Precision, Series, Workload
-from mobiledeploy.core.errors import DeviceError, InputError, UsageError
+from mobiledeploy.core.errors import DeployError, DeviceError, InputError, UsageError
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import (
@@ -50,6 +52,8 @@ DOT_PRODUCTS = ("cortex-a55", "cortex-a76", "cortex-a710", "neoverse-n1", "neove
 INT8 = 2.0
 CALIBRATE = "measure a few models on one and `mobiledeploy devices calibrate`"
 EMULATED = "emulated "
+SPREADS = "spreads"
+"""The folder of the cache for fitted spreads, by the hash of the points and of the model's code."""
 
 
 @dataclass(frozen=True)
@@ -341,8 +345,24 @@ def own_errors(choice: SeriesFit) -> tuple[HeldOut, ...]:
 def _spreads_without_card(choice: SeriesFit) -> Spreads:
     """The spreads of other cards; of its own points if its engine has no other card."""
     if any(map(is_latency, choice.like)):
-        return spreads_of(choice.like)
-    return spreads_of(choice.every)
+        return _kept_spreads(choice.like)
+    return _kept_spreads(choice.every)
+
+
+def _kept_spreads(series: tuple[PointSeries, ...]) -> Spreads:
+    """`spreads_of`, which the cache keeps: the fit and its library take half a second each time."""
+    code = records.sha256(Path(model.__file__))
+    path = cache_dir() / SPREADS / f"{records.sha256(f'{code}{series!r}'.encode())}.json"
+    with suppress(DeployError):
+        kept = records.loads(Spreads, inputs.read(path, inputs.RECORD), str(path))
+        if all(0 < value < math.inf for value in astuple(kept)):
+            return kept
+    spreads = spreads_of(series)
+    # Without a cache that can be written it is fitted again.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        records.write_atomic(path, records.dumps(spreads))
+    return spreads
 
 
 @functools.lru_cache(maxsize=64)

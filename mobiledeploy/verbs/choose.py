@@ -35,6 +35,8 @@ NEAREST = 3
 MEASUREMENTS = 2
 # Below 2 % a network fits so seldom that nobody measures it.
 UNLIKELY = 0.02
+OF_LATENCY = ("latency ms", "95 % interval", "latency is")
+"""The columns that a table has for a device only."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,9 @@ class RankedCandidate(Record):
     """A candidate, and whether it is within the budget: "yes" with its whole intervals, "maybe".
 
     `contender` says that it may be the best one. `on_front` says that no other candidate is as
-    accurate for less, by the figures themselves. `over` is how far its figures are over the budget,
-    a fraction; 0 if they are within it, null if a figure that is limited is not known.
+    accurate for less latency, or without a device for a smaller file, by the figures themselves.
+    `over` is how far its figures are over the budget, a fraction; 0 if they are within it, null if
+    a figure that is limited is not known.
     """
 
     candidate: Candidate
@@ -123,12 +126,13 @@ class ChoiceResult(Record):
     """The answer of `choose`.
 
     Own files and trainings come first, published networks last. `has_answer` says whether a
-    group has a candidate to take. `left_out` are networks that could not be judged.
+    group has a candidate to take. `left_out` are networks that could not be judged. Without a
+    device (`device` is "", `threads` null) no candidate has a latency.
     """
 
     device: str
     title: str
-    threads: int
+    threads: int | None
     budget: ChoiceBudget
     has_answer: bool
     groups: tuple[ChoiceGroup, ...]
@@ -140,17 +144,23 @@ class ChoiceResult(Record):
         return tuple(self._table(group, most) for group in self.groups if group.candidates)
 
     def _table(self, group: ChoiceGroup, most: int | None) -> Table:
+        headers = (
+            *("network", "recipe", "accuracy %", "latency ms", "95 % interval", "fits"),
+            *("size MB", "memory MB", "latency is", "front"),
+        )
+        rows = [_row(group.candidates[place], place == group.best) for place in group.shown(most)]
+        title = f"Top-1 on {group.judged_on}; {group.candidates[0].candidate.format}"
+        if self.threads is None:
+            kept = [n for n, name in enumerate(headers) if name not in OF_LATENCY]
+        else:
+            kept = list(range(len(headers)))
+            threads = units.several(self.threads, "thread")
+            title += f"; latency on {self.device}, {threads}, batch 1"
         return Table(
-            (
-                *("network", "recipe", "accuracy %", "latency ms", "95 % interval", "fits"),
-                *("size MB", "memory MB", "latency is", "front"),
-            ),
-            tuple(
-                _row(group.candidates[place], place == group.best) for place in group.shown(most)
-            ),
-            f"Top-1 on {group.judged_on}; {group.candidates[0].candidate.format}; latency on "
-            f"{self.device}, {units.several(self.threads, 'thread')}, batch 1",
-            ("front", "memory MB", "latency is"),
+            tuple(headers[n] for n in kept),
+            tuple(tuple(row[n] for n in kept) for row in rows),
+            title,
+            tuple(name for name in ("front", "memory MB", "latency is") if name in headers),
         )
 
 
@@ -186,7 +196,7 @@ def _number(figure: ChoiceFigure | None, unit: float) -> str:
 
 def choose(
     *,
-    device: str,
+    device: str | None = None,
     max_latency: float | None = None,
     min_top1: float | None = None,
     max_size: int | None = None,
@@ -211,7 +221,8 @@ def choose(
         >>> [group.candidates[group.best].candidate.command for group in answer.groups]
 
     Args:
-        device: a phone or board with a device card, `host`, adb:SERIAL or ssh:HOST.
+        device: a phone or board with a device card, `host`, adb:SERIAL or ssh:HOST; needed for
+            latencies only.
         max_latency: the largest latency in milliseconds.
         min_top1: the least top-1 in percent.
         max_size: the largest file in bytes.
@@ -229,17 +240,20 @@ def choose(
         to be sure.
 
     Raises:
-        UsageError: an unknown device, card or recipe, a limit that is not above 0, or no limit.
+        UsageError: an unknown device, card or recipe, a limit that is not above 0, or no limit; or
+            something that is said of latencies without a device.
     """
     reporter = reporter or PythonReporter()
     budget = _budget(max_latency, min_top1, max_size, max_memory)
     if format not in WRITERS.names():
         raise UsageError(f"no format {format!r}", f"there are {', '.join(WRITERS.names())}")
     arguments.need_threads(threads)
+    if not device:
+        _refuse_latencies(max_latency, threads, runtime, delegate)
     wanted = CandidateFilter(
         arguments.several(arch), arguments.several(recipe), format, threads, runtime, delegate
     )
-    collected = Candidates(device, wanted, reporter)
+    collected = Candidates(device or "", wanted, reporter)
     own = collected.exported()
     weights = {(c.weights_sha256, c.recipe) for c in own}
     everything = [*own, *collected.runs(weights), *collected.published()]
@@ -285,6 +299,17 @@ def _budget(
     )
 
 
+def _refuse_latencies(*given: object) -> None:
+    """UsageError for an option of latencies, in the order below, where there is no device."""
+    options = ("--max-latency", "--threads", "--runtime", "--delegate")
+    for name, value in zip(options, given, strict=True):
+        if value is not None:
+            raise UsageError(
+                f"{name} is about a latency, which needs a device",
+                "--device pixel-3, or another that `mobiledeploy devices` lists",
+            )
+
+
 def _group(
     judged_on: str, candidates: Sequence[Candidate], limits: ChoiceLimits, device: str
 ) -> ChoiceGroup:
@@ -300,9 +325,11 @@ def _group(
     options = [_option(candidate) for candidate in candidates]
     answers = [choice.fits(option, limits) for option in options]
     contenders = set(choice.contenders(options, limits))
-    timed = [i for i, c in enumerate(candidates) if c.latency_ns is not None]
-    points = [(options[i].costs[0], options[i].accuracy.value) for i in timed]
-    front = {timed[i] for i in pareto.front([(c.value, a) for c, a in points if c is not None])}
+    latency, size, _ = range(3)
+    axis = latency if device else size
+    known = [(i, cost) for i, o in enumerate(options) if (cost := o.costs[axis]) is not None]
+    points = [(cost.value, options[i].accuracy.value) for i, cost in known]
+    front = {known[n][0] for n in pareto.front(points)}
     ranked = tuple(
         RankedCandidate(
             candidate, answers[i], i in contenders, i in front, _over(options[i], limits)

@@ -120,6 +120,7 @@ class SweepResult(Record):
 def _front_table(front: ParetoFront) -> Table:
     where = f"{front.kind} on {front.device}" if front.device else front.kind
     heading = metric_columns.header(front.results)
+    rows = zip(front.results, front.gains, _costs(front), strict=True)
     return Table(
         ("model", "recipe", heading, f"gain in {heading}", "cost"),
         tuple(
@@ -128,16 +129,22 @@ def _front_table(front: ParetoFront) -> Table:
                 f"{r.recipe}.{r.format}",
                 metric_columns.cell(r, heading),
                 "–" if g is None else units.gain(g.value, g.low, g.high, g.tie),
-                units.size(r.size_bytes or 0)
-                if front.kind == "size"
-                else f"{r.instructions:,}"
-                if r.latency_ns is None
-                else units.duration(r.latency_ns),
+                cost,
             )
-            for r, g in zip(front.results, front.gains, strict=True)
+            for r, g, cost in rows
         ),
         f"Front of accuracy on {front.images} and {where}, cheapest first",
     )
+
+
+def _costs(front: ParetoFront) -> tuple[str, ...]:
+    """The costs of its results; times in one unit, to be read down the column."""
+    if front.kind == "size":
+        return tuple(units.size(r.size_bytes or 0) for r in front.results)
+    times = [r.latency_ns for r in front.results if r.latency_ns is not None]
+    if len(times) == len(front.results):
+        return units.durations(times)
+    return tuple(f"{r.instructions:,}" for r in front.results)
 
 
 def plan(
@@ -173,8 +180,10 @@ def plan(
             resolve.resolve(device)
     planned_jobs = []
     plans: list[ExportPlan | None] = []
-    cells = itertools.product(
-        grid.archs, grid.alphas or (None,), grid.groups or (None,), grid.resolutions or (None,)
+    cells = list(
+        itertools.product(
+            grid.archs, grid.alphas or (None,), grid.groups or (None,), grid.resolutions or (None,)
+        )
     )
     for number, (arch, alpha, groups, res) in enumerate(cells):
         job = SweepJob(
@@ -183,7 +192,7 @@ def plan(
         state, planned = _state(job, grid.out)
         planned_jobs.append((job, state))
         plans.append(planned)
-        reporter.progress("planning", number + 1, number + 2)
+        reporter.progress("planning", number + 1, len(cells))
     if all(planned.state == "impossible" for _, planned in planned_jobs):
         raise UsageError(f"no cell of the grid is possible: {planned_jobs[0][1].why}")
     sieve = SweepSieve(limits, grid.devices, sum(len(p.jobs) for p in plans if p is not None))
@@ -293,6 +302,7 @@ def sweep(
         reporter.say(gap)
     start, job_count = time.monotonic(), 0
     standing: dict[str, str] = {}
+    reporter.progress("models", 0, len(todo))
     answers = runs.run(
         jobs_.work, [records.line(job) for job in todo], workers=count, address=ray_address
     )
@@ -305,9 +315,7 @@ def sweep(
             reporter.say(f"failed: {failure.what}: {failure.message}")
         remaining_s = (time.monotonic() - start) / count_done * (len(todo) - count_done)
         reporter.progress("models", count_done, len(todo))
-        reporter.say(
-            f"{count_done} of {len(todo)} models: {todo[number]}; {_words(remaining_s)} left"
-        )
+        reporter.say(f"{count_done} of {len(todo)} models: {todo[number]}{_left(remaining_s)}")
     # A job without all of its files is not "standing", but the files that it made count.
     made = [job for job, p in planned if p.state not in ("impossible", "dropped")]
     standing |= _standing(made, grid.out)
@@ -526,9 +534,7 @@ def _figures(
             reporter.say(f"failed: {path} on {device}: {error}")
         remaining_s = (time.monotonic() - start) / number * (len(missing) - number)
         reporter.progress("figures", number, len(missing))
-        reporter.say(
-            f"{number} of {len(missing)} figures: {path} on {device}; {_words(remaining_s)} left"
-        )
+        reporter.say(f"{number} of {len(missing)} figures: {path} on {device}{_left(remaining_s)}")
     return failed, dropped
 
 
@@ -561,9 +567,13 @@ def _has_figure(path: str, device: str) -> bool:
         )
 
 
-def _words(seconds: float) -> str:
+def _left(seconds: float) -> str:
+    """How much longer it takes, with a semicolon before it; "" for less than a second."""
+    if seconds < 1:
+        return ""
     minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+    words = f"{seconds:.0f} s" if seconds < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+    return f"; {words} left"
 
 
 def _export(job: SweepJob) -> JobResult:

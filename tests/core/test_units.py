@@ -46,6 +46,22 @@ def test_a_data_set_is_shown_with_its_identity(
     assert units.images(*message) == expected
 
 
+@pytest.mark.parametrize(
+    ("ns", "expected"),
+    [
+        ((901e3, 766e3, 1.06e6), ("0.901 ms", "0.766 ms", "1.06 ms")),
+        ((999.0, 2.0), ("999 ns", "2 ns")),
+        ((1e3,), ("1 us",)),
+        ((5e6, 2e9), ("0.005 s", "2 s")),
+        ((), ()),
+    ],
+)
+def test_times_that_are_read_together_have_one_unit(
+    ns: tuple[float, ...], expected: tuple[str, ...]
+) -> None:
+    assert units.durations(ns) == expected
+
+
 def test_a_long_text_keeps_its_ends():
     assert units.shortened("abcdefghij", 10) == "abcdefghij"
     assert units.shortened("abcdefghijk", 7) == "abc…ijk"

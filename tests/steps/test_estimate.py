@@ -424,6 +424,29 @@ def test_the_published_grids_are_met() -> None:
         assert errors[key] <= bar, key
 
 
+def test_the_spreads_of_other_cards_are_fitted_once(tmp_path, monkeypatch) -> None:
+    choice = estimate.choose(device_cards.load("pixel-1"), "float32", "tflite")
+    work = choice.own[0].workload
+
+    def width() -> float:
+        low, high = estimate.fitted(choice, work.family).latency(work, "n")[1]
+        return high / low
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = width()
+    (path,) = (tmp_path / "mobiledeploy" / estimate.SPREADS).iterdir()
+    kept = records.loads(model.Spreads, path.read_text())
+    path.write_text(records.dumps(dataclasses.replace(kept, noise=2 * kept.noise)))
+    assert width() > before
+    for damaged in (records.dumps(dataclasses.replace(kept, noise=-1.0)), "{", ""):
+        path.write_text(damaged)
+        assert width() == pytest.approx(before)
+        assert records.loads(model.Spreads, path.read_text()) == kept
+    # A cache that is a file cannot be written.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))
+    assert width() == pytest.approx(before)
+
+
 def test_every_engine_knows_its_own_networks() -> None:
     cards = device_cards.all_()
     engines = {}

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from mobiledeploy.core import cards, records
+from mobiledeploy.core import artifacts, cards, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.ports import SILENT
@@ -25,6 +25,7 @@ from mobiledeploy.core.types import (
 )
 from mobiledeploy.steps import card_specs
 from mobiledeploy.steps.candidates import IMAGENET
+from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.choose import ChoiceGroup, ChoiceResult, choose
 from tests import figures
 
@@ -160,6 +161,40 @@ def test_a_training_is_exported_from_its_folder(here) -> None:
     )
 
 
+def test_a_budget_of_size_needs_no_device(here) -> None:
+    # The larger file is the more accurate one, and has no latency on any phone that is named.
+    keep(0, 5.0, 0.6, 0.05)
+    keep(9, 5.0, 0.8, 0.05)
+    answer = choose(max_size=500_000, reporter=SILENT)
+    assert (answer.device, answer.threads) == ("", None)
+    group = own(answer)
+    first, second = group.candidates
+    assert (first.fits, second.fits) == ("no", "yes")
+    assert group.best == 1
+    assert {one.candidate.latency_ns for one in group.candidates} == {None}
+    # Of accuracy and size.
+    assert (first.on_front, second.on_front) == (True, True)
+    assert not any("latency" in one.why for one in answer.left_out)
+    (table, *_) = answer.tables()
+    assert not any("latency" in header for header in table.headers)
+    assert all(len(row) == len(table.headers) for row in table.rows)
+    assert "latency" not in table.title
+    assert records.loads(ChoiceResult, records.dumps(answer)) == answer
+
+
+def test_a_file_that_is_there_is_named_and_not_exported_again(here, exported) -> None:
+    argv = ("choose", "--max-size", "10MB", "--arch", "mobilenet_v1")
+    assert "Next: `mobiledeploy " in figures.command(*argv)
+    path = exported["float32", "tflite"]
+    artifact = artifacts.load(path)
+    figures.keep(artifact, figures.evaluation(artifact.sha256, 0.9))
+    with Store.open() as store:
+        store.add_export("key", {str(path): artifact})
+    argv = ("choose", "--max-size", "10MB", "--arch", artifact.spec.card or artifact.spec.name)
+    (line,) = [x for x in figures.command(*argv).splitlines() if x.startswith("File: ")]
+    assert line == f"File: {path.resolve()}"
+
+
 def test_a_neighbour_that_may_fit_is_named_with_its_timing(here) -> None:
     keep(0, 5.0, 0.6, 0.05)
     keep(1, 10.2, 0.9, 0.05)
@@ -244,6 +279,8 @@ def test_filters_leave_the_rest_out(here) -> None:
     [
         ({"device": "pixle-3", "max_latency": 5.0}, "did you mean pixel-3"),
         ({"device": "pixel-3"}, "there is no budget"),
+        ({"max_latency": 5.0}, "--max-latency is about a latency, which needs a device"),
+        ({"max_size": 9, "threads": 2}, "--threads is about a latency, which needs a device"),
         ({"device": "pixel-3", "max_latency": 0.0}, "a latency of 0 is no limit"),
         ({"device": "pixel-3", "max_size": -1}, "a size of -1 is no limit"),
         ({"device": "pixel-3", "min_top1": 0.6}, "0.6 % is not an accuracy"),
