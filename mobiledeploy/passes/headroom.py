@@ -2,7 +2,9 @@
 
 A convolution's output has thousands of values per image, so a hundred images show its extremes. A
 tensor with one value per channel has only a hundred values in a hundred images: other images exceed
-that range, and clipping them costs more than slightly coarser codes cost all others.
+that range, and clipping them costs more than slightly coarser codes cost all others. The logits of
+a thousand classes need it as well: without it, one of two folds of MobileNet v1 0.75 diverged from
+float by 14.1 instead of 3.5 mnats on other photographs.
 """
 
 from __future__ import annotations

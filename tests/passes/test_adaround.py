@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobiledeploy.graphs import execution, quantized
+from mobiledeploy.core.batches import Batch
+from mobiledeploy.graphs import execution, matrices, quantized
+from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import adaround
 from tests.passes.conftest import images, quantized_graph, sqnr
 
@@ -119,3 +121,36 @@ def test_a_bias_makes_up_for_what_rounding_shifts():
         for d in (plain, adaround.apply(plain, images()))
     ]
     assert shifts[1] < shifts[0]
+
+
+def test_few_photographs_are_joined_by_their_mirror_images():
+    few = images(3)
+    (joined,) = adaround.with_mirrored(few).arrays
+    np.testing.assert_array_equal(joined[:3], few)
+    np.testing.assert_array_equal(joined[3:], few[:, :, ::-1])
+    many = np.arange(2 * 100 * 4 * 1, dtype=np.float32).reshape(100, 2, 4, 1)
+    (joined,) = adaround.with_mirrored(many).arrays
+    assert len(joined) == adaround.MIRRORED == 160
+    np.testing.assert_array_equal(joined[-1], many[59, :, ::-1])
+    enough = np.zeros((adaround.MIRRORED, 2, 2, 3), np.float32)
+    assert len(adaround.with_mirrored(enough)) == len(enough)
+    for other in (np.zeros((5, 7), np.float32), np.zeros((5, 4, 4, 2), np.float32)):
+        assert len(adaround.with_mirrored(other)) == 5
+    assert len(adaround.with_mirrored(Batch((few, few)))) == 3
+
+
+def test_weights_with_few_samples_stay_nearer_to_their_floats(monkeypatch):
+    plain = quantized_graph("relu6")
+    nearest = weights(quantized.integers(plain))
+    changed = []
+    for few in (8, 8000):
+        monkeypatch.setattr(adaround, "FEW_SAMPLES", {8: few})
+        changed.append(np.mean(weights(adaround.apply(plain, images()).integers) != nearest))
+    assert changed[1] < changed[0] / 2
+
+
+def weights(content):
+    """All codes of weights of a file."""
+    graph = Graph(content)
+    layers = matrices.weighted_ops(graph)
+    return np.concatenate([graph.constant_values(layer.weights).reshape(-1) for layer in layers])
