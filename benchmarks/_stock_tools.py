@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from mobiledeploy.core.assets import cache_dir
@@ -128,7 +129,7 @@ def tflite_converter(model: Any, resolution: tuple[int, int], calibration: np.nd
 def onnxruntime_static(path: Path, source: Path, calibration: np.ndarray) -> None:
     """Writes the int8 ONNX of a float one to `path`: per channel, in QDQ form."""
     quantize_static(
-        source,
+        _with_own_constants(onnx.load(source)),
         path,
         _Reader(calibration),
         quant_format=QuantFormat.QDQ,
@@ -136,6 +137,23 @@ def onnxruntime_static(path: Path, source: Path, calibration: np.ndarray) -> Non
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
     )
+
+
+def _with_own_constants(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with no constant that two operators share.
+
+    Where some do, ONNX Runtime cannot load what quantize_static writes of MobileNet v3.
+    """
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    used: set[str] = set()
+    for number, node in enumerate(model.graph.node):
+        for place, name in enumerate(node.input):
+            if name in used and name in constants:
+                own = model.graph.initializer.add()
+                own.CopyFrom(constants[name])
+                own.name = node.input[place] = f"{name}_{number}"
+            used.add(name)
+    return model
 
 
 class _Reader(CalibrationDataReader):

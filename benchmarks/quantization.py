@@ -3,9 +3,11 @@
     python benchmarks/quantization.py [--real FOLDER] [--folds 5] [--network vww] [--no-qat]
         [--rival "NNCF accurate"] [--environments FOLDER] [--iterations 1000] [--out FILE.json]
 
-The 500 images are dealt once into 5 disjoint folds. Each fold is judged by files that were
-calibrated on the 100 images of the next one, so every image counts once; int8_qat trains on the
-same 100. All files end in logits, and all answers are judged in float64 by the same function. Some
+The 500 images of a published network are dealt once into 5 disjoint folds. Each fold is judged by
+files that were calibrated on the 100 images of the next one, so every image counts once; int8_qat
+trains on the same 100. `--network v3` is a small MobileNet v3 that `_trained.py` trains once on the
+built-in images: it is calibrated on 100 of them and judged on 1,000 others. All files end in
+logits, and all answers are judged in float64 by the same function. Some
 tools leave the logits float, which saves them the rounding that an int8 output brings. So there are
 two columns of divergence: of the logits as they are, and after float logits were rounded to 255
 steps over the range of the float network's logits on the calibration images.
@@ -30,6 +32,7 @@ build/benchmarks/quantization.json. Ends in 1 where a bar is missed.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -48,6 +51,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import _results
 import _side_by_side
 import _stock_tools
+import _trained
 import click
 import numpy as np
 import onnx
@@ -71,10 +75,12 @@ FOLDS = 5
 TIMED = 40
 OURS = "int8_best.tflite"
 RECIPES = ("float32", "int8_ptq", "int8_best", "int8_qat")
-BARS = {"v1": 0.5, "vww": 0.67}
+BARS = {"v1": 0.5, "vww": 0.67, "v3": 0.5}
 """For the upper limit of our divergence over that of a rival."""
 COUNTED = 30
 """Changed answers of a rival, from which on a count has a bar."""
+COUNT_BARS = {"v3": 0.5}
+"""For our changed answers over those of a rival; 1 where there is none."""
 STEPS = 255
 DELEGATES = {"onnx": "none", "tflite": "xnnpack"}
 
@@ -152,7 +158,12 @@ class Network:
 @click.command()
 @click.option("--real", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--folds", type=click.IntRange(1, FOLDS), default=FOLDS, show_default=True)
-@click.option("--network", type=click.Choice(["v1", "vww"]), multiple=True, default=["v1", "vww"])
+@click.option(
+    "--network",
+    type=click.Choice(["v1", "vww", "v3"]),
+    multiple=True,
+    default=["v1", "vww"],
+)
 @click.option("--qat/--no-qat", default=True, help="int8_qat takes minutes a fold.")
 @click.option(
     "--rival",
@@ -186,14 +197,15 @@ def main(
     anew: bool,
     out: Path | None,
 ) -> None:
-    if real is None and not REAL.is_dir():
+    if real is None and not REAL.is_dir() and set(network) != {"v3"}:
         print("left out: there are no published networks and photographs here (--real FOLDER)")
         return
     if anew:
         shutil.rmtree(KEPT, ignore_errors=True)
     tools = Tools(qat, rival, environments, iterations)
     for name in network:
-        for fold in track(range(folds), description=name, console=Console(stderr=True)):
+        count = 1 if name == "v3" else folds
+        for fold in track(range(count), description=name, console=Console(stderr=True)):
             with tempfile.TemporaryDirectory() as folder:
                 judge(name, fold, real or REAL, Path(folder), tools)
     judged = [Judged(**json.loads(path.read_text())) for path in sorted(KEPT.glob("*.json"))]
@@ -267,8 +279,28 @@ def vww(real: Path, fold: int, folder: Path) -> tuple[Network, Path]:
     return Network(asked, Preprocessing((0.0, 1.0)), (96, 96)), folder
 
 
-DEALT = {"v1": v1, "vww": vww}
-TITLES = {"v1": "MobileNet v1 0.75, 224", "vww": "person detector, 96"}
+def v3(real: Path, fold: int, folder: Path) -> tuple[Network, Path]:
+    """MobileNet v3 small 0.5, trained on the built-in images; `real` and `fold` are unused."""
+    for kind, split in (("calibration", "calibration"), ("validation", "test")):
+        pixels, labels = _trained.images(split)
+        for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            place = folder / "data" / kind / f"{label:02}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"{number:04}.png")
+    order = {
+        "model": _trained.v3(),
+        "data": str(folder / "data"),
+        "input_range": (-1.0, 1.0),
+    }
+    return Network(order, Preprocessing((-1.0, 1.0)), _trained.RESOLUTION), folder
+
+
+DEALT = {"v1": v1, "vww": vww, "v3": v3}
+TITLES = {
+    "v1": "MobileNet v1 0.75, 224",
+    "vww": "person detector, 96",
+    "v3": "MobileNet v3 small 0.5, 64",
+}
 
 
 def images(network: Network, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -446,6 +478,9 @@ def stock(path: Path, network: Network, calibration: np.ndarray) -> None:
     """TFLiteConverter as its documentation shows it, from the Keras model without its softmax."""
     import tf_keras
 
+    # Registers the layers of MobileNet v3, by which its file names them.
+    importlib.import_module("mobiledeploy.frameworks.hard_activations")
+
     order = network.order
     if "model" in order:
         whole = tf_keras.models.load_model(order["model"], compile=False)
@@ -582,7 +617,8 @@ def against(own: Sequence[Judged], rival: Sequence[Judged], bar: float) -> Again
     p = gate.mcnemar(only_ours, only_theirs)
     is_bar = rival[0].tool in _stock_tools.RIVALS
     enough = theirs.sum() >= COUNTED
-    met = high < bar and not (enough and ours.sum() > theirs.sum())
+    most = COUNT_BARS.get(rival[0].network, 1.0) * theirs.sum()
+    met = high < bar and not (enough and ours.sum() > most)
     return Against(
         rival[0].network,
         rival[0].tool,
