@@ -553,7 +553,7 @@ def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_pat
     message = [name for name, warnings in names.items() if "metadata-crop" in warnings]
     # The other files are not made for these consumers.
     assert message == ["int8_ptq.tflite"]
-    assert {"float32.tflite", "float32.onnx", "int8_ptq.onnx"} < set(names)
+    assert {"float32.tflite", "float32.onnx"} < set(names)
 
 
 @pytest.mark.parametrize(
