@@ -138,14 +138,15 @@ def _answer(group: verb.ChoiceGroup, device: str) -> str:
             latency, low, high = units.durations((ns.value, ns.low, ns.high))
             figures.append(f"{ns.kind} {latency} on {device} ({low} to {high})")
         if one.size_bytes is not None:
-            figures.append(units.size(round(one.size_bytes.value)))
+            kind = "estimated " * (one.size_bytes.kind == "estimated")
+            figures.append(kind + units.size(round(one.size_bytes.value)))
         return units.one_line(f"Take {one.model} as {one.recipe}: {', '.join(figures)}.")
     if group.nearest:
         nearest = group.candidates[group.nearest[0]]
         one = nearest.candidate
         return units.one_line(
             f"No candidate judged on {group.judged_on} is within the budget; the nearest, "
-            f"{one.model} as {one.recipe}, is over it by {units.percent(nearest.over)}."
+            f"{one.model} as {one.recipe}, misses it by {units.percent(nearest.over)}."
         )
     if group.possible:
         return units.one_line(
@@ -160,9 +161,13 @@ def _show_notes(group: verb.ChoiceGroup) -> None:
     shown = [one.candidate for one in group.candidates if one.contender]
     if any(one.loss_unknown for one in shown):
         _frame.sentence("≤: of the float network; what the integers lose is not known")
-    latencies = [one.latency_ns for one in shown]
-    for about in dict.fromkeys(x.about for x in latencies if x and x.kind == "estimated"):
-        _frame.sentence(f"~: estimated from {about}")
+    for name, figures in (
+        ("latency", [one.latency_ns for one in shown]),
+        ("size", [one.size_bytes for one in shown]),
+        ("memory", [one.memory_bytes for one in shown]),
+    ):
+        for about in dict.fromkeys(x.about for x in figures if x and x.kind == "estimated"):
+            _frame.sentence(f"~ {name}: estimated from {about}")
     if group.best is not None:
         best = group.candidates[group.best].candidate
         click.echo(units.one_line(f"File: {best.path}") if best.path else f"Next: `{best.command}`")

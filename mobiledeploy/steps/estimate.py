@@ -359,7 +359,7 @@ def _kept_spreads(series: tuple[PointSeries, ...]) -> Spreads:
             return kept
     spreads = spreads_of(series)
     # Without a cache that can be written it is fitted again.
-    with suppress(OSError):
+    with suppress(OSError, DeployError):
         path.parent.mkdir(parents=True, exist_ok=True)
         records.write_atomic(path, records.dumps(spreads))
     return spreads

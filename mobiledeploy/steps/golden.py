@@ -41,11 +41,11 @@ _LEAST_RANGE = 1e-3
 class Replay:
     """The current answers of an artifact to its golden samples: real-valued logits [N, values].
 
-    `steps` has the quantization step of each value (`_steps`). `device` is where they were made.
+    `outputs` are the tensors of these values. `device` is where they were made.
     """
 
     logits: NDArray[np.float32]
-    steps: NDArray[np.float64]
+    outputs: tuple[Tensor, ...]
     runtime: str
     isa: str
     device: str
@@ -128,14 +128,14 @@ def replay(
             runtime, logits = answers.rows(pool, range(count))
             isa, device = predictor.isa(pool.ready), predictor.device
             delegate = pool.ready.delegate
-    return Replay(logits, _steps(facts.outputs, logits), runtime, isa, device, delegate)
+    return Replay(logits, facts.outputs, runtime, isa, device, delegate)
 
 
 def _steps(outputs: Sequence[Tensor], answers: NDArray[np.float32]) -> NDArray[np.float64]:
     """The quantization step of each value of golden rows, float32 [N, values], of these outputs.
 
     The step of a float output is a 255th of its range, which is a thousandth of its largest value
-    at least: rounding alone moves a value that never changes.
+    at least: rounding alone moves a value that never changes. It is 0 where all values are.
     """
     counts = [min(math.prod(tensor.shape), accuracy.GOLDEN_VALUES) for tensor in outputs]
     parts = np.split(answers, np.cumsum(counts)[:-1], axis=1)
@@ -152,10 +152,18 @@ def _float_step(values: NDArray[np.float32]) -> float:
 
 
 def _steps_apart(
-    one: NDArray[np.float32], other: NDArray[np.float32], steps: NDArray[np.float64]
+    outputs: Sequence[Tensor], one: NDArray[np.float32], other: NDArray[np.float32]
 ) -> float:
-    """The largest distance of golden rows, in steps; a value without a step has no distance."""
+    """The largest distance of golden rows [N, values] of these outputs, in steps.
+
+    The range of a float output is that of both: answers of one value alone would have none. NaN and
+    infinity are infinitely far.
+    """
+    both = np.concatenate([one, other])
+    if not np.isfinite(both).all():
+        return math.inf
     apart = np.abs(one - other).astype(np.float64)
+    steps = _steps(outputs, both)
     return float(np.max(np.divide(apart, steps, out=np.zeros_like(apart), where=steps > 0)))
 
 
@@ -196,7 +204,7 @@ def timed_steps(
             expected = np.clip(expected, low, high)
     if row.shape != expected.shape:
         return None
-    return _steps_apart(row, expected, _steps(artifact.outputs, expected[np.newaxis]))
+    return _steps_apart(artifact.outputs, row[np.newaxis], expected[np.newaxis])
 
 
 def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning | None]:
@@ -213,7 +221,7 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning
             f"{golden_logits.shape[1]}",
             "export it again, with --force",
         )
-    steps = _steps_apart(golden_logits, now.logits, now.steps)
+    steps = _steps_apart(now.outputs, golden_logits, now.logits)
     count = len(golden.images)
     message = f"golden outputs differ by {steps:.3g} steps at most from those of the export"
     origin = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"

@@ -470,11 +470,11 @@ def _of_its_host(here: str, one: StoredRecord) -> StoredRecord:
 
 
 def _target(here: str, timing: Measured | ColdStart) -> Target:
-    """The target of an imported timing."""
-    there = timing.facts_before.get("cpu", here)
-    if timing.target.device != "host" or there == here:
-        return timing.target
-    return replace(timing.target, device=f"host:{there}")
+    """The target of an imported timing; one that comes back from elsewhere is of `host` again."""
+    target, there = timing.target, timing.facts_before.get("cpu", here)
+    if target.device not in ("host", f"host:{there}"):
+        return target
+    return replace(target, device="host" if there == here else f"host:{there}")
 
 
 def results_regress(

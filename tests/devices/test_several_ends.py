@@ -162,3 +162,11 @@ def test_a_float_output_that_never_changes_has_a_step_too() -> None:
     ends = [Tensor("map", (1, 2), "float32"), Tensor("count", (1, 1), "float32")]
     steps = golden._steps(ends, np.float32([[0, 255, 10]]))
     assert steps == pytest.approx([1, 1, 0.01 / 255])
+
+
+@pytest.mark.parametrize("bad", [0.0, 9.0, np.nan, np.inf])
+def test_a_float_file_that_answers_one_value_for_all_is_far_from_its_golden_answers(bad) -> None:
+    ends = [Tensor("scores", (1, 3), "float32")]
+    good = np.float32([[1, 2, 3], [3, 1, 2]])
+    assert golden._steps_apart(ends, good, good) == 0
+    assert golden._steps_apart(ends, good, np.full_like(good, bad)) > 100

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mobiledeploy.core import records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.steps import app_folder
 
@@ -59,9 +60,37 @@ def test_links_are_not_followed_even_with_force(place, tmp_path):
     with pytest.raises(UsageError, match=r"app\.py is a link"):
         app_folder.write(place, {"app.py": b"new"}, force=True)
     assert (tmp_path / "elsewhere.py").read_bytes() == b"one"
+    (place / "app.py").unlink()
+    (place / app_folder.MANIFEST).unlink()
+    (place / app_folder.MANIFEST).symlink_to(tmp_path / "new.txt")
+    with pytest.raises(UsageError, match=r"files\.sha256 is a link"):
+        app_folder.write(place, FILES, force=True)
+    assert not (tmp_path / "new.txt").exists()
 
 
-@pytest.mark.parametrize("name", ["../victim", "/victim", "golden/../../victim"])
+@pytest.mark.parametrize("earlier", [{}, FILES], ids=["first", "second"])
+@pytest.mark.parametrize("count", range(4))
+def test_an_interrupted_app_is_written_by_the_next_one(tmp_path, monkeypatch, earlier, count):
+    place, later = tmp_path / "app", {"app.py": b"three", "golden/1.png": b"four"}
+    if earlier:
+        app_folder.write(place, earlier)
+    write_atomic, writes = records.write_atomic, iter(range(count))
+
+    def write(path, data):
+        if next(writes, None) is None:
+            raise KeyboardInterrupt
+        write_atomic(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_atomic", write)
+        with pytest.raises(KeyboardInterrupt):
+            app_folder.write(place, later)
+    app_folder.write(place, later)
+    assert content(place) == later
+    assert len((place / app_folder.MANIFEST).read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("name", ["../victim", "/victim", "golden/../../victim", "a\0b", "."])
 def test_a_list_that_names_files_elsewhere_is_refused(place, name):
     victim = place.parent / "victim"
     victim.write_bytes(b"one")

@@ -442,7 +442,12 @@ def test_the_spreads_of_other_cards_are_fitted_once(tmp_path, monkeypatch) -> No
         path.write_text(damaged)
         assert width() == pytest.approx(before)
         assert records.loads(model.Spreads, path.read_text()) == kept
-    # A cache that is a file cannot be written.
+    # What is no file cannot be replaced, and a cache that is a file cannot be written.
+    path.unlink()
+    path.mkdir()
+    assert width() == pytest.approx(before)
+    path.rmdir()
+    path.touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))
     assert width() == pytest.approx(before)
 

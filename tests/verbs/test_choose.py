@@ -184,7 +184,11 @@ def test_a_budget_of_size_needs_no_device(here) -> None:
 
 def test_a_file_that_is_there_is_named_and_not_exported_again(here, exported) -> None:
     argv = ("choose", "--max-size", "10MB", "--arch", "mobilenet_v1")
-    assert "Next: `mobiledeploy " in figures.command(*argv)
+    printed = figures.command(*argv)
+    assert "Next: `mobiledeploy " in printed
+    # Nobody made it: its size is no figure of a file.
+    assert "estimated" in printed.splitlines()[0]
+    assert "~ size: estimated from counted parameters" in printed
     path = exported["float32", "tflite"]
     artifact = artifacts.load(path)
     figures.keep(artifact, figures.evaluation(artifact.sha256, 0.9))
@@ -240,7 +244,7 @@ def test_a_budget_that_nothing_meets_says_by_how_much(here) -> None:
     out = figures.command("choose", "--device", "pixel-3", "--max-latency", "100us", code=3)
     first = out.splitlines()[0]
     assert "is within the budget; the nearest, mobilenet" in first
-    assert "is over it by" in first
+    assert "misses it by" in first
     answer = choose(device="pixel-3", max_latency=0.1, reporter=SILENT)
     (group,) = answer.groups
     assert not answer.has_answer
