@@ -140,7 +140,7 @@ def test_a_budget_on_this_host_takes_timings_of_this_host_alone(here) -> None:
     best = group.candidates[group.best].candidate
     assert best.artifact_sha256 == sha(0)
     assert best.latency_ns is not None
-    assert (best.latency_ns.kind, best.latency_ns.value) == ("measured", timing.latency_ns)
+    assert (best.latency_ns.kind, best.latency_ns.value) == ("measured", 6e6)
     rest = [x for x in group.candidates if x.candidate is not best]
     assert [(x.candidate.latency_ns, x.fits) for x in rest] == [(None, "no")] * 3
 
