@@ -113,7 +113,7 @@ def _show(result: verb.ChoiceResult, most: int | None) -> None:
     for table, group in zip(result.tables(most), groups, strict=True):
         if table.rows:
             click.echo()
-            _frame.table(table.headers, table.rows, table.title, table.optional)
+            _frame.table(table.headers, table.rows, table.title, table.optional, table.names)
             more = len(group.shown()) - len(table.rows)
             if more:
                 click.echo(f"and {more} more that may be the best, or are cheaper: --all")

@@ -16,7 +16,7 @@ from typing import Literal
 
 from mobiledeploy.analysis import choice
 from mobiledeploy.core import artifacts, cards, device_cards, metric_columns, runs, units
-from mobiledeploy.core.device_cards import DeviceCard, Precision
+from mobiledeploy.core.device_cards import DeviceCard, Precision, Workload
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RECIPE_ALIASES, RECIPES
@@ -142,6 +142,7 @@ class Candidates:
         self.threads: int | None = None
         self._series: dict[Precision, SeriesFit | DeployError] = {}
         self._fitted: dict[tuple[Precision, bool], FittedSeries] = {}
+        self._works: dict[tuple[object, ...], Workload] = {}
         if plugin in DEVICES.names():
             if DEVICES.load(plugin).KIND != "measured":
                 raise UsageError(
@@ -446,7 +447,10 @@ class Candidates:
         )
 
     def _may_estimate(self, artifact: Artifact, rows: Sequence[Result], path: str) -> bool:
-        """Whether an estimate may succeed: each one reads all cards again, also to be refused."""
+        """Whether an estimate may succeed: each one reads all cards again, also to be refused.
+
+        The files of a network are the same work in all recipes, so one of them is read.
+        """
         precision = computed_in(artifact.recipe)
         if precision is None:
             return False
@@ -456,7 +460,11 @@ class Candidates:
         try:
             family = artifact.spec.card or artifact.spec.name
             series = self._of_series(precision, family)
-            series.latency(estimate.read(Path(path), family)[1], path)
+            network = artifact.spec.name, artifact.spec.weights.sha256, artifact.output
+            key = *network, artifact.shrunk_layers
+            if key not in self._works:
+                self._works[key] = estimate.read(Path(path), family)[1]
+            series.latency(self._works[key], path)
         except DeployError:
             return False
         return True

@@ -35,8 +35,10 @@ NEAREST = 3
 MEASUREMENTS = 2
 # Below 2 % a network fits so seldom that nobody measures it.
 UNLIKELY = 0.02
-OF_LATENCY = ("latency ms", "95 % interval", "latency is")
+OF_LATENCY = ("latency ms", "latency interval", "latency is")
 """The columns that a table has for a device only."""
+OPTIONAL = ("front", "memory MB", "latency is", "accuracy interval", "latency interval", "size MB")
+"""The columns that a narrow table can do without, the first one first."""
 
 
 @dataclass(frozen=True)
@@ -145,34 +147,44 @@ class ChoiceResult(Record):
 
     def _table(self, group: ChoiceGroup, most: int | None) -> Table:
         headers = (
-            *("network", "recipe", "accuracy %", "latency ms", "95 % interval", "fits"),
-            *("size MB", "memory MB", "latency is", "front"),
+            *("network", "recipe", "accuracy %", "accuracy interval", "latency ms"),
+            *("latency interval", "fits", "size MB", "memory MB", "latency is", "front"),
         )
-        rows = [_row(group.candidates[place], place == group.best) for place in group.shown(most)]
+        shown = [group.candidates[place] for place in group.shown(most)]
+        best = None if group.best is None else group.candidates[group.best]
+        rows = [_row(one, one is best) for one in shown]
         title = f"Top-1 on {group.judged_on}; {group.candidates[0].candidate.format}"
-        if self.threads is None:
-            kept = [n for n, name in enumerate(headers) if name not in OF_LATENCY]
-        else:
-            kept = list(range(len(headers)))
+        # What follows a network's name are its weights.
+        weights = {row[0].partition(" ")[2] for row in rows}
+        if len(weights) == 1 and (own := weights.pop()):
+            rows = [(row[0].partition(" ")[0], *row[1:]) for row in rows]
+            title += f"; weights {own}"
+        absent = set(OF_LATENCY if self.threads is None else ())
+        if all(one.candidate.accuracy.low == one.candidate.accuracy.high for one in shown):
+            absent.add("accuracy interval")
+        kept = [n for n, name in enumerate(headers) if name not in absent]
+        if any(headers[n].endswith("interval") for n in kept):
+            title += "; 95 % intervals"
+        if self.threads is not None:
             threads = units.several(self.threads, "thread")
             title += f"; latency on {self.device}, {threads}, batch 1"
         return Table(
             tuple(headers[n] for n in kept),
             tuple(tuple(row[n] for n in kept) for row in rows),
             title,
-            tuple(name for name in ("front", "memory MB", "latency is") if name in headers),
+            OPTIONAL,
+            ("network",),
         )
 
 
 def _row(one: RankedCandidate, is_best: bool) -> tuple[str, ...]:
     c, latency = one.candidate, one.candidate.latency_ns
-    accuracy = f"{'≤' if c.loss_unknown else ''}{100 * c.accuracy.value:.1f}"
-    if c.accuracy.low < c.accuracy.high:
-        accuracy += f" ({100 * c.accuracy.low:.1f}–{100 * c.accuracy.high:.1f})"
+    a = c.accuracy
     return (
         units.one_line(c.model),
         c.recipe,
-        accuracy,
+        f"{'≤' if c.loss_unknown else ''}{100 * a.value:.1f}",
+        f"{100 * a.low:.1f}–{100 * a.high:.1f}" if a.low < a.high else "–",
         _number(latency, 1e6),
         "–" if latency is None else f"{latency.low / 1e6:.3g}–{latency.high / 1e6:.3g}",
         "best"

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from mobiledeploy.cli import _tables
 from mobiledeploy.core import artifacts, cards, records
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import RECIPES
@@ -23,7 +24,7 @@ from mobiledeploy.core.types import (
     Target,
     Weights,
 )
-from mobiledeploy.steps import card_specs
+from mobiledeploy.steps import card_specs, estimate
 from mobiledeploy.steps.candidates import IMAGENET
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.choose import ChoiceGroup, ChoiceResult, choose
@@ -118,6 +119,62 @@ def test_the_true_best_of_a_stored_grid_is_in_the_answer_within_two_seconds(here
             assert best.fits == "yes"
             assert best.candidate.latency_ns is not None
             assert best.candidate.latency_ns.high <= limit * 1e6
+
+
+def test_a_budget_on_this_host_takes_timings_of_this_host_alone(here) -> None:
+    for number in range(4):
+        keep(number, 5.0, 0.6 + number / 10, 0.05)
+    timing = figures.measured(sha(0), 6_000_000, 1000)
+    assert (timing.target.device, timing.target.threads) == ("host", 1)
+    others = (
+        dataclasses.replace(timing.target, device="host:Another processor"),
+        dataclasses.replace(timing.target, threads=4),
+    )
+    elsewhere = [
+        dataclasses.replace(timing, artifact_sha256=sha(number), target=target)
+        for number, target in enumerate(others, 1)
+    ]
+    figures.keep(timing, *elsewhere)
+    group = own(choose(device="host", max_latency=10.0, reporter=SILENT))
+    assert group.best is not None
+    best = group.candidates[group.best].candidate
+    assert best.artifact_sha256 == sha(0)
+    assert best.latency_ns is not None
+    assert (best.latency_ns.kind, best.latency_ns.value) == ("measured", 6e6)
+    rest = [x for x in group.candidates if x.candidate is not best]
+    assert [(x.candidate.latency_ns, x.fits) for x in rest] == [(None, "no")] * 3
+
+
+def test_one_file_of_a_network_is_read_for_all_its_recipes(here, exported, monkeypatch) -> None:
+    reads, read = [], estimate.read
+    monkeypatch.setattr(estimate, "read", lambda *args: reads.append(args) or read(*args))
+    for recipe in ("float32", "float16", "int8_ptq"):
+        path = exported[recipe, "tflite"]
+        artifact = artifacts.load(path)
+        figures.keep(artifact, figures.evaluation(artifact.sha256, 0.9))
+        with Store.open() as store:
+            store.add_export(recipe, {str(path): artifact})
+    # This card refuses a network that is so small.
+    answer = choose(device="raspberry-pi-5", max_latency=30.0, reporter=SILENT)
+    latencies = [x.candidate.latency_ns for x in answer.groups[0].candidates]
+    assert latencies == [None] * 3
+    assert len(reads) == 1
+
+
+def test_the_table_has_columns_on_a_narrow_terminal(here) -> None:
+    for number in range(6):
+        keep(number, 5.0, 0.6 + number / 100, 0.05)
+    answer = choose(device="pixel-6", max_latency=30.0, reporter=SILENT)
+    for table in answer.tables(15):
+        columns = tuple(zip(table.headers, zip(*table.rows, strict=True), strict=True))
+        layout = _tables._fit(
+            _tables._Layout(columns, table.title, names=table.names), table.optional, 60
+        )
+        assert layout is not None
+        assert {"network", "recipe", "accuracy %", "latency ms", "fits"} <= {
+            *dict(layout.columns),
+            *(name for name in table.headers if f"{name} " in layout.title),
+        }
 
 
 def test_figures_keep_their_kind_and_their_threads(here) -> None:
