@@ -22,6 +22,9 @@ the JSON. AdaRound takes minutes of CPU time a fold, even on the person detector
 `--rival`). Peers that are not installed are left out, and named: `pip install ai-edge-quantizer`
 brings one of them.
 
+Beside int8_qat stands the quantization-aware training of tensorflow-model-optimization, on the
+person detector: settings are in `_tfmot.py` and in the JSON. It has no bar.
+
 Our files are those of a plain export, with int8 inputs and outputs, and are fed as their records
 say. CPU time is that of all processes; for ours, of the whole export with its checks and both
 formats. Latency is in units of the float TFLite's: medians of single inferences, the two files in
@@ -35,6 +38,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import shutil
@@ -45,12 +49,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import _results
 import _side_by_side
 import _stock_tools
+import _tfmot
 import _trained
 import click
 import numpy as np
@@ -74,9 +80,12 @@ KEPT = Path("build/benchmarks/quantization")
 FOLDS = 5
 TIMED = 40
 OURS = "int8_best.tflite"
+OURS_TRAINED = "int8_qat.tflite"
 RECIPES = ("float32", "int8_ptq", "int8_best", "int8_qat")
 BARS = {"v1": 0.5, "vww": 0.67, "v3": 0.5}
 """For the upper limit of our divergence over that of a rival."""
+TRAINED = ("vww",)
+"""Networks that tfmot trains here: v1 takes it an hour a fold, and v3 it refuses."""
 COUNTED = 30
 """Changed answers of a rival, from which on a count has a bar."""
 COUNT_BARS = {"v3": 0.5}
@@ -125,13 +134,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Against:
-    """Ours beside a rival, on the images that both have answered.
+    """`ours` beside a rival, on the images that both have answered.
 
     `ratio`, `low` and `high` are of the mean divergences with rounded logits. `only_ours` are the
     images whose best class only our file changes; `mcnemar_p` is of these and of `only_theirs`.
     """
 
     network: str
+    ours: str
     rival: str
     images: int
     ratio: float
@@ -164,12 +174,12 @@ class Network:
     multiple=True,
     default=["v1", "vww"],
 )
-@click.option("--qat/--no-qat", default=True, help="int8_qat takes minutes a fold.")
+@click.option("--qat/--no-qat", default=True, help="int8_qat and tfmot take minutes a fold.")
 @click.option(
     "--rival",
-    type=click.Choice(list(_stock_tools.RIVALS)),
+    type=click.Choice([*_stock_tools.RIVALS, *_tfmot.TRAININGS]),
     multiple=True,
-    default=list(_stock_tools.RIVALS),
+    default=[*_stock_tools.RIVALS, *_tfmot.TRAININGS],
 )
 @click.option(
     "--environments",
@@ -212,7 +222,11 @@ def main(
     names = list(dict.fromkeys(one.network for one in judged))
     rows = [row(of(judged, name, tool)) for name in names for tool in tools_of(judged, name)]
     comparisons = [
-        against(of(judged, name, OURS), of(judged, name, tool), BARS[name])
+        against(
+            of(judged, name, OURS_TRAINED if tool in _tfmot.TRAININGS else OURS),
+            of(judged, name, tool),
+            BARS[name],
+        )
         for name in names
         for tool in tools_of(judged, name)
         if not tool.startswith(RECIPES)
@@ -330,7 +344,7 @@ def judge(name: str, fold: int, source: Path, folder: Path, tools: Tools) -> Non
     """Makes and judges the files of a fold that are not judged yet, and keeps what was judged."""
     KEPT.mkdir(parents=True, exist_ok=True)
     network, folder = DEALT[name](source, fold, folder)
-    calibration, _ = images(network, "calibration")
+    calibration, classes = images(network, "calibration")
     fresh, labels = images(network, "validation")
 
     def kept(tool: str) -> Path:
@@ -340,9 +354,15 @@ def judge(name: str, fold: int, source: Path, folder: Path, tools: Tools) -> Non
     float_answer = engine(floats["float32.tflite"], network)
     reference = np.stack([float_answer(image) for image in fresh])
     low, high = logits_range(np.stack([float_answer(image) for image in calibration]))
-    for make in makers(
-        network, folder, floats, real(calibration, network), tools, lambda t: kept(t).exists()
-    ):
+    calibration = real(calibration, network)
+
+    def is_judged(tool: str) -> bool:
+        return kept(tool).exists()
+
+    made = [makers(network, folder, floats, calibration, tools, is_judged)]
+    if name in TRAINED and tools.qat:
+        made.append(trainers(network, folder, calibration, classes, tools, is_judged))
+    for make in itertools.chain(*made):
         files, seconds = make()
         for tool, path in files.items():
             answer = engine(path, network)
@@ -399,7 +419,9 @@ def makers(
     else:
         Console(stderr=True).print("ai-edge-quantizer is not installed and left out")
     for tool in tools.rivals:
-        rival = _stock_tools.RIVALS[tool]
+        rival = _stock_tools.RIVALS.get(tool)
+        if rival is None:
+            continue
         if not rival.is_here(tools.environments):
             Console(stderr=True).print(
                 f"{tool} is left out: `python benchmarks/_stock_tools.py` makes its environment"
@@ -415,6 +437,26 @@ def makers(
         if not is_judged(tool):
             yield lambda tool=tool, suffix=suffix, make=make: theirs(
                 tool, folder / f"{tool.replace(' ', '-')}.{suffix}", make
+            )
+
+
+def trainers(
+    network: Network,
+    folder: Path,
+    images: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    tools: Tools,
+    is_judged: Callable[[str], bool],
+) -> Iterator[Callable[[], Made]]:
+    """As `makers`, for tools that train; the training split has the calibration images."""
+    for tool, training in _tfmot.TRAININGS.items():
+        if tool in tools.rivals and not is_judged(tool):
+
+            def make(path: Path, training: _tfmot.Training = training) -> None:
+                path.write_bytes(_tfmot.quantize(keras_model(network), images, labels, training))
+
+            yield lambda tool=tool, make=make: theirs(
+                tool, folder / f"{tool.replace(' ', '-')}.tflite", make
             )
 
 
@@ -476,6 +518,12 @@ def ends_in_integers(path: Path) -> bool:
 
 def stock(path: Path, network: Network, calibration: np.ndarray) -> None:
     """TFLiteConverter as its documentation shows it, from the Keras model without its softmax."""
+    model = keras_model(network)
+    path.write_bytes(_stock_tools.tflite_converter(model, network.resolution, calibration))
+
+
+def keras_model(network: Network) -> Any:
+    """The float network in Keras 2, without its softmax."""
     import tf_keras
 
     # Registers the layers of MobileNet v3, by which its file names them.
@@ -490,10 +538,8 @@ def stock(path: Path, network: Network, calibration: np.ndarray) -> None:
     last = whole.layers[-1]
     if isinstance(last, tf_keras.layers.Dense):
         last.activation = tf_keras.activations.linear
-        model = whole
-    else:
-        model = tf_keras.Model(whole.input, whole.layers[-2].output)
-    path.write_bytes(_stock_tools.tflite_converter(model, network.resolution, calibration))
+        return whole
+    return tf_keras.Model(whole.input, whole.layers[-2].output)
 
 
 def edge(path: Path, source: Path, calibration: np.ndarray) -> None:
@@ -572,7 +618,8 @@ def tools_of(judged: Sequence[Judged], network: str) -> list[str]:
     """Ours first, in the order of their recipes, then the peers."""
     tools = {one.tool for one in judged if one.network == network}
     ranks = [f"{recipe}.{format}" for recipe in RECIPES for format in ("tflite", "onnx")]
-    ranks += ["TFLiteConverter", "ai-edge-quantizer", "ORT quantize_static", *_stock_tools.RIVALS]
+    ranks += ["TFLiteConverter", "ai-edge-quantizer", "ORT quantize_static"]
+    ranks += [*_stock_tools.RIVALS, *_tfmot.TRAININGS]
     return sorted(tools, key=ranks.index)
 
 
@@ -606,7 +653,7 @@ def row(folds: Sequence[Judged]) -> Row:
 
 
 def against(own: Sequence[Judged], rival: Sequence[Judged], bar: float) -> Against:
-    """Both on the folds that both have; stock tools have no bar."""
+    """Both on the folds that both have; only the rivals of `_stock_tools` have a bar."""
     both = {one.fold for one in own} & {one.fold for one in rival}
     own, rival = ([one for one in side if one.fold in both] for side in (own, rival))
     ratio, low, high = _side_by_side.mean_ratio(
@@ -621,6 +668,7 @@ def against(own: Sequence[Judged], rival: Sequence[Judged], bar: float) -> Again
     met = high < bar and not (enough and ours.sum() > most)
     return Against(
         rival[0].network,
+        own[0].tool,
         rival[0].tool,
         len(ours),
         ratio,
@@ -648,6 +696,9 @@ def versions(environments: Path, iterations: int) -> dict[str, dict[str, str]]:
         for tool, (package, settings) in found.items()
         if importlib.util.find_spec(package.replace("-", "_"))
     }
+    version = importlib.metadata.version(_tfmot.PACKAGE)
+    for tool, training in _tfmot.TRAININGS.items():
+        told[tool] = {"version": version, "settings": training.settings}
     for tool, rival in _stock_tools.RIVALS.items():
         if rival.is_here(environments):
             python = rival.python(environments)
@@ -696,7 +747,8 @@ def show(
                 )
         tables.append(table)
         table = Table(
-            f"{OURS} against",
+            "ours",
+            "against",
             "images",
             "divergence, ours over theirs (95 %)",
             "bar",
@@ -708,6 +760,7 @@ def show(
             if one.network == name:
                 bar = "" if one.bar is None else f"< {one.bar:g}: {'met' if one.met else 'MISSED'}"
                 table.add_row(
+                    one.ours,
                     one.rival,
                     str(one.images),
                     f"{one.ratio:.2f} ({one.low:.2f} to {one.high:.2f})",
