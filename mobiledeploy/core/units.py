@@ -22,12 +22,7 @@ def size(bytes_: int) -> str:
 
 def duration(ns: float) -> str:
     """1234567 ns -> '1.23 ms', three digits."""
-    value = ns
-    for unit in ("ns", "us", "ms"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} s"
+    return _scaled(ns, ("ns", "us", "ms", "s"))
 
 
 def durations(ns: Sequence[float]) -> tuple[str, ...]:
@@ -35,17 +30,29 @@ def durations(ns: Sequence[float]) -> tuple[str, ...]:
     largest = max(ns, default=0.0)
     units = {"s": 1e9, "ms": 1e6, "us": 1e3}
     unit = next((name for name, scale in units.items() if largest >= scale), "ns")
-    return tuple(f"{value / units.get(unit, 1.0):.3g} {unit}" for value in ns)
+    return tuple(f"{_digits(value / units.get(unit, 1.0))} {unit}" for value in ns)
 
 
 def energy(joules: float) -> str:
     """0.001234 J -> '1.23 mJ', three digits."""
-    value = joules * 1e9
-    for unit in ("nJ", "uJ", "mJ"):
-        if abs(value) < 1000:
-            return f"{value:.3g} {unit}"
+    return _scaled(joules * 1e9, ("nJ", "uJ", "mJ", "J"))
+
+
+def _scaled(value: float, units: Sequence[str]) -> str:
+    """A value of the first unit, in the unit that shows it below 1000; they grow by 1000."""
+    *smaller, largest = units
+    for unit in smaller:
+        # 999.7 us has three digits as 1 ms.
+        if abs(value) < 999.5:
+            return f"{_digits(value)} {unit}"
         value /= 1000
-    return f"{value:.3g} J"
+    return f"{_digits(value)} {largest}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent: '1200', '0.0123'."""
+    text = f"{value:.3g}"
+    return f"{float(text):.12f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:

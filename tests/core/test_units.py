@@ -49,10 +49,25 @@ def test_a_data_set_is_shown_with_its_identity(
 @pytest.mark.parametrize(
     ("ns", "expected"),
     [
+        (999.4, "999 ns"),
+        (999.7, "1 us"),
+        (999.7e3, "1 ms"),
+        (1234567.0, "1.23 ms"),
+        (1234.5e9, "1230 s"),
+    ],
+)
+def test_a_time_has_three_digits_and_no_exponent(ns: float, expected: str) -> None:
+    assert units.duration(ns) == expected
+
+
+@pytest.mark.parametrize(
+    ("ns", "expected"),
+    [
         ((901e3, 766e3, 1.06e6), ("0.901 ms", "0.766 ms", "1.06 ms")),
         ((999.0, 2.0), ("999 ns", "2 ns")),
         ((1e3,), ("1 us",)),
         ((5e6, 2e9), ("0.005 s", "2 s")),
+        ((4000.0, 1e9), ("0.000004 s", "1 s")),
         ((), ()),
     ],
 )
