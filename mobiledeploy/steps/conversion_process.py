@@ -148,7 +148,7 @@ class ConvertedFile:
     float_outputs: tuple[int, ...] = ()
     inputs: tuple[ModelInput, ...] = ()
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
-    multiple: int = 8
+    multiple: int = MULTIPLE
     pairs: bool = False
 
 
@@ -413,7 +413,7 @@ def _open(request: ConversionRequest, speak: Speaker) -> tuple[OpenedFloats, byt
     del model, whole, ending
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     if request.shrink:
-        floats, shrunk_layers = _simplified(floats, signature)
+        floats, shrunk_layers = simplified(floats, _extents(signature))
     opened = OpenedFloats(spec, signature, output, output_names, reference, shrunk_layers, better)
     return opened, floats, samples
 
@@ -427,11 +427,10 @@ def _samples(
     return Batch(tuple(np.empty((0, *end.shape), np.float32) for end in signature.inputs))
 
 
-def _simplified(
-    floats: bytes, signature: Signature, multiple: int = MULTIPLE
+def simplified(
+    floats: bytes, extents: Sequence[tuple[float, float] | None], multiple: int = MULTIPLE
 ) -> tuple[bytes, tuple[ShrunkLayer, ...]]:
-    """The float TFLite after every exact pass, and the layers that lost filters."""
-    extents = _extents(signature)
+    """The float TFLite after every exact pass (`ExactPass`), and the layers that lost filters."""
     shrunk_layers: tuple[ShrunkLayer, ...] = ()
     for _, one in PASSES.each():
         if isinstance(one, ExactPass):
@@ -545,7 +544,8 @@ class _Basis:
 class _Press:
     """Makes the files of one model; what several files are made from is made once.
 
-    `output_names` are the model's own, `signature` has those of the files.
+    `output_names` are the model's own, `signature` has those of the files. A press that
+    `dataclasses.replace` makes has made nothing yet.
     """
 
     request: ConversionRequest
@@ -558,11 +558,11 @@ class _Press:
     speak: Speaker
     shrunk_layers: tuple[ShrunkLayer, ...]
     multiple: int = MULTIPLE
-    tflites: dict[str, bytes] = field(default_factory=dict)
-    alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(default_factory=dict)
-    float_tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    float_outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    on_codes: _Basis | None = None
+    tflites: dict[str, bytes] = field(init=False, default_factory=dict)
+    alternatives: dict[str, tuple[RecipeAlternative, ...]] = field(init=False, default_factory=dict)
+    float_tensors: dict[str, tuple[str, ...]] = field(init=False, default_factory=dict)
+    float_outputs: dict[str, tuple[int, ...]] = field(init=False, default_factory=dict)
+    on_codes: _Basis | None = field(init=False, default=None)
 
     def inputs(self, recipe: str) -> tuple[ModelInput, ...]:
         """The inputs of the file by `recipe`."""
@@ -881,7 +881,7 @@ class _Press:
 
 def _without_dead(press: _Press) -> list[_Press]:
     """A press of the model without the dead channels that stayed; none if none did."""
-    floats, rest = _simplified(press.model, press.signature, 1)
+    floats, rest = simplified(press.model, _extents(press.signature), 1)
     if not rest:
         return []
     layers = {layer.layer: layer for layer in press.shrunk_layers}
@@ -889,20 +889,8 @@ def _without_dead(press: _Press) -> list[_Press]:
         before = layers.get(layer.layer, dataclasses.replace(layer, left_out=0))
         left_out = before.left_out + layer.left_out
         layers[layer.layer] = dataclasses.replace(before, left_out=left_out)
-    return [
-        _Press(
-            press.request,
-            press.spec,
-            press.signature,
-            floats,
-            press.output_names,
-            press.images,
-            press.golden,
-            press.speak,
-            tuple(layers.values()),
-            multiple=1,
-        )
-    ]
+    shrunk_layers = tuple(layers.values())
+    return [dataclasses.replace(press, model=floats, shrunk_layers=shrunk_layers, multiple=1)]
 
 
 def _converted(presses: Sequence[_Press], recipe: str, format_: str) -> list[ConvertedFile]:

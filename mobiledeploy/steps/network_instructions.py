@@ -10,10 +10,10 @@ import numpy as np
 
 from mobiledeploy.core import artifacts, preprocessing, records
 from mobiledeploy.core.batches import Batch
-from mobiledeploy.core.plugins import DEVICES, FORMATS, PASSES, RECIPES, source_of
-from mobiledeploy.core.ports import SILENT, ExactPass, Reporter
+from mobiledeploy.core.plugins import DEVICES, FORMATS, RECIPES, source_of
+from mobiledeploy.core.ports import SILENT, Reporter
 from mobiledeploy.core.types import Model, ModelSpec, Source
-from mobiledeploy.steps import count, timings
+from mobiledeploy.steps import conversion_process, count, timings
 
 RECIPE = "int8_ptq"
 IMAGES = 2
@@ -49,9 +49,7 @@ def _integers(floats: bytes, spec: ModelSpec) -> bytes:
     from mobiledeploy.graphs import quantized
 
     extent = preprocessing.extent(spec.preprocessing)
-    for _, one in PASSES.each():
-        if isinstance(one, ExactPass):
-            floats, _ = one.simplify(floats, (extent,))
+    floats, _ = conversion_process.simplified(floats, (extent,))
     images = np.random.default_rng(0).uniform(*extent, (IMAGES, *spec.resolution, 3))
     recipe = RECIPES.load(RECIPE).RECIPE
     graph = quantized.start(floats, recipe, "int8", Batch((images.astype(np.float32),)))
