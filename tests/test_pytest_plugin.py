@@ -33,20 +33,22 @@ def suite(pytester, exported):
     """Writes a test file that checks an artifact of the tests' own, and runs it."""
     path = exported["int8_ptq", "tflite"]
 
-    def run(*arguments, artifact=path, more=""):
+    def run(*arguments, artifact=path, more="", process=False):
         pytester.makepyfile(
             FILE.format(artifact=str(artifact), data=str(path.parent / "photos"), more=more)
         )
-        return pytester.runpytest_subprocess(*arguments)
+        return (pytester.runpytest_subprocess if process else pytester.runpytest_inprocess)(
+            *arguments
+        )
 
     return run
 
 
 def test_a_baseline_is_written_on_demand_and_then_judged_by(suite, pytester):
-    result = suite()
+    result = suite(process=True)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["error: there is no baseline accuracy.json yet*"])
-    suite("--mobiledeploy-update-baseline").assert_outcomes(passed=1)
+    suite("--mobiledeploy-update-baseline", process=True).assert_outcomes(passed=1)
     of_another_file(pytester.path / "accuracy.json")
     # Thirteen images decide nothing.
     result = suite()

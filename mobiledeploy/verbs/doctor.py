@@ -7,6 +7,8 @@ imported, because this must work without any of them, even without numpy.
 from __future__ import annotations
 
 import contextlib
+import csv
+import functools
 import os
 import platform
 import re
@@ -184,6 +186,8 @@ def doctor() -> Installation:
     Returns:
         The packages and programs, the places of our files, free disk and memory, and warnings.
     """
+    # Packages may have come and gone since the last time.
+    _requirements.cache_clear()
     sizes = _Sizes()
     parts = (*_packages(sizes), *_tools(), *_apart())
     whole = all(part.state == "ok" for part in parts if part.extra == BASE)
@@ -417,6 +421,7 @@ def _closure(package: str, extras: Iterable[str]) -> set[str]:
     return closure
 
 
+@functools.cache
 def _requirements(package: str) -> list[Requirement] | None:
     """Those of an installed package; None if it is not installed."""
     try:
@@ -450,14 +455,14 @@ def _files_size(package: str) -> int | None:
         distribution = metadata.distribution(package)
     except metadata.PackageNotFoundError:
         return None
-    if not distribution.files:
-        return None
+    # Not `distribution.files`: it makes two objects of each of a hundred thousand paths.
+    lines = (distribution.read_text("RECORD") or "").splitlines()
     root, total = str(distribution.locate_file("")), 0
-    for path in distribution.files:
+    for name, *_ in filter(None, csv.reader(lines)):
         # Files may be gone: caches of bytecode come and go.
         with contextlib.suppress(OSError):
-            total += os.lstat(os.path.join(root, str(path))).st_size  # noqa: PTH118 - of many files
-    return total
+            total += os.lstat(os.path.join(root, name)).st_size  # noqa: PTH118 - of many files
+    return total if lines else None
 
 
 def _extra(requirement: Requirement) -> str:

@@ -76,6 +76,7 @@ def test_the_work_of_layers_is_counted_by_hand() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_network_is_the_same_work_in_every_format(converted) -> None:
     works = {
         key: model.workload(FORMATS.load(key[1]).inspect(data).layers, family="v1")

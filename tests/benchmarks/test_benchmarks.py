@@ -186,6 +186,7 @@ def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
     assert max(c["passed_wald"] or 0 for c in cells) > 0.2
 
 
+@pytest.mark.slow
 def test_the_gate_of_means_and_metrics_errs_no_more_than_it_says(tmp_path) -> None:
     cells = gate_statistics(tmp_path / "gate.json", "--largest", "100", "--sets", "100")["paired"]
     assert {c["metric"] for c in cells} == {"mean", "AUC", "mIoU", "mAP", "mIoU, one class"}

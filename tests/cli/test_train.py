@@ -205,6 +205,7 @@ def test_one_host_with_a_mirrored_network(data: Path) -> None:
     assert "Next: mobiledeploy export run" in out
 
 
+@pytest.mark.slow
 def test_the_next_command_can_be_pasted(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(data)
     options = ["--alpha", "0.25", "--res", "32", "--data", "data.npz", "--epochs", "1"]

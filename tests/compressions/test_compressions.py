@@ -143,7 +143,7 @@ def instructions(model):
     return 50_000 + sets.mult_adds(kept)
 
 
-@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize("share", [0.5, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_channels_go_until_instructions_are_few_enough(share):
     model, counts = small(), []
 
@@ -242,6 +242,7 @@ def test_an_export_leaves_silent_channels_out_and_answers_as_before(silencing):
         np.testing.assert_allclose(after, before, atol=1e-5 * abs(before).max())
 
 
+@pytest.mark.slow
 def test_mult_adds_are_a_budget_too():
     model = small()
     sets = channel_sets.of(model.handle)

@@ -19,6 +19,7 @@ from mobiledeploy.verbs.evaluate import evaluate
 from mobiledeploy.verbs.export import export
 from mobiledeploy.verbs.verify import verify
 from tests.layers import SIDE, Network
+from tests.variants import slow_but
 
 # Of this machine's kind: the native runner is not emulated there.
 PROPERTIES = "ro.product.model=Pixel 3\nro.product.cpu.abilist=x86_64\n"
@@ -72,7 +73,7 @@ def linux_phone(emulator, phone):
     return phone
 
 
-@pytest.fixture(params=["adb", "ssh:board", "emulator"])
+@pytest.fixture(params=slow_but(["adb", "ssh:board", "emulator"], "adb"))
 def device(request: pytest.FixtureRequest) -> str:
     """Its kind, as options name it."""
     needed = {"adb": "linux_phone", "ssh:board": "board"}.get(request.param, "emulator")

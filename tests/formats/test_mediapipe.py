@@ -11,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.steps import consumers
+from tests.variants import slow_but
 
 TFLITE = FORMATS.load("tflite")
 
@@ -63,7 +64,7 @@ def scores(answer, labels):
     return result
 
 
-@pytest.mark.parametrize("name", ["float32", "int8_ptq"])
+@pytest.mark.parametrize("name", slow_but(["float32", "int8_ptq"], "int8_ptq"))
 def test_labels_and_scores_are_those_of_litert(unsigned, ask_mediapipe, name):
     path = unsigned / f"{name}.tflite"
     artifact, data = artifacts.load(path), path.read_bytes()
@@ -88,8 +89,8 @@ def with_preprocessing(folder, name, **changes):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"input_range": (0.0, 1.0)},
-        {"input_range": (0.0, 255.0)},
+        pytest.param({"input_range": (0.0, 1.0)}, marks=pytest.mark.slow),
+        pytest.param({"input_range": (0.0, 255.0)}, marks=pytest.mark.slow),
         {"input_range": (0.0, 1.0), "mean": (0.25,) * 3, "std": (0.5,) * 3},
     ],
 )

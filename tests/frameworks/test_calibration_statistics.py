@@ -42,7 +42,11 @@ def trained(library, images, *, norm=True):
     return Model("tf_keras" if library is tf_keras else "keras3", model)
 
 
-@pytest.mark.parametrize("library", [tf_keras, keras], ids=["keras2", "keras3"])
+@pytest.mark.parametrize(
+    "library",
+    [tf_keras, pytest.param(keras, marks=pytest.mark.slow)],
+    ids=["keras2", "keras3"],
+)
 @pytest.mark.parametrize("right", RANGES, ids=str)
 def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right):
     model = trained(library, prepared(right)[1])

@@ -9,6 +9,7 @@ from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.grouped_convolution import GroupedConv2D
 from tests.conftest import press
+from tests.variants import slow_but
 
 layers = tf_keras.layers
 
@@ -55,7 +56,7 @@ def test_output_and_gradient_are_those_of_one_convolution_per_group(
 
 
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
-@pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
+@pytest.mark.parametrize("recipe", slow_but(["float32", "int8_ptq"], "int8_ptq"))
 def test_it_is_one_convolution_in_every_file(format_, recipe):
     image = layers.Input((16, 16, 3))
     x = layers.Conv2D(12, 3, activation="relu")(image)

@@ -8,6 +8,7 @@ from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.types import Model
 from mobiledeploy.frameworks.hard_activations import HardSigmoid, HardSwish
 from tests.conftest import press
+from tests.variants import slow_but
 
 layers = tf_keras.layers
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
@@ -43,7 +44,7 @@ def test_a_saved_model_loads(model, tmp_path):
     np.testing.assert_array_equal(loaded_model(IMAGES), model(IMAGES))
 
 
-@pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
+@pytest.mark.parametrize("recipe", slow_but(["float32", "int8_ptq"], "int8_ptq"))
 @pytest.mark.parametrize(
     ("format_", "expected"),
     [

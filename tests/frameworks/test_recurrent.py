@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import tf_keras
 
 from mobiledeploy.frameworks import recurrent
@@ -7,7 +8,8 @@ from mobiledeploy.frameworks import recurrent
 layers = tf_keras.layers
 
 
-def test_layers_of_few_steps_are_unrolled() -> None:
+def test_layers_of_few_steps_are_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrent, "MOST_STEPS", 4)
     rows, open_ = layers.Input((recurrent.MOST_STEPS, 4)), layers.Input((None, 4))
     long_rows = layers.Input((recurrent.MOST_STEPS + 1, 4))
     few, many, any_, not_called = (layers.GRU(2) for _ in range(4))

@@ -61,7 +61,9 @@ def sqnr(data, images, reference):
     return 10 * np.log10((reference**2).sum() / ((reference - np.array(rows)) ** 2).sum())
 
 
-@pytest.mark.parametrize(("recipe", "decibels"), [("float32", 80), ("int8_ptq", 25)])
+@pytest.mark.parametrize(
+    ("recipe", "decibels"), [pytest.param("float32", 80, marks=pytest.mark.slow), ("int8_ptq", 25)]
+)
 def test_tflite_keeps_its_answers(recipe, decibels):
     data, images, reference = converted("tflite", recipe)
     shelf = FORMATS.load("tflite")

@@ -223,6 +223,7 @@ except UsageError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_full_temporary_disk_is_a_usage_error(tmp_path):
     """A small tmpfs, in a user namespace, as TMPDIR."""
     script = (

@@ -10,6 +10,7 @@ from mobiledeploy.graphs import execution, float16
 from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.graphs.matrices import weighted_ops
 from tests.passes.conftest import NETWORKS, floats, images
+from tests.variants import slow_but
 
 
 def constants(graph: Graph, dtype: type) -> list[int]:
@@ -17,7 +18,7 @@ def constants(graph: Graph, dtype: type) -> list[int]:
     return [i for i in inputs if graph.constant(i) is not None and graph.dtype(i) == dtype]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "relu6"))
 def test_each_constant_has_one_cast(name):
     before, after = Graph(floats(name)), Graph(float16.halve(floats(name)))
     casts = [op for op in after.ops if after.kind(op) == "DEQUANTIZE"]

@@ -46,7 +46,11 @@ def converted(network, *optimizations, float16: bool = False) -> bytes:
     return converter.convert()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["float32", "float16"])
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["float32", "float16"],
+)
 def files(request, network) -> tuple[bytes, bytes]:
     """The network with all its zeros, and without them."""
     more = (tf.lite.Optimize.DEFAULT,) if request.param else ()

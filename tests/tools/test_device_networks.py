@@ -14,6 +14,7 @@ def tool():
         yield module
 
 
+@pytest.mark.slow
 def test_a_row_is_what_the_tool_counts(tool) -> None:
     name, work = tool.count("mobilenet_v1", 0.25, 160)
     assert device_cards.networks()[name] == work

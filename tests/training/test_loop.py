@@ -165,6 +165,7 @@ def test_a_resumed_training_ends_like_an_uninterrupted_one(
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_finished_training_continues_with_more_epochs(tmp_path: Path) -> None:
     first = run(task(tmp_path))
     more = run(task(tmp_path, dataclasses.replace(SETTINGS, epochs=3)), first)
@@ -172,6 +173,7 @@ def test_a_finished_training_continues_with_more_epochs(tmp_path: Path) -> None:
     assert len(more) == 3
 
 
+@pytest.mark.slow
 def test_averaged_weights_are_kept_and_the_others_are_trained_further(tmp_path: Path) -> None:
     changes = dataclasses.replace(SETTINGS, epochs=1)
     plain, averaging = task(tmp_path / "a", changes), task(tmp_path / "b", changes)
@@ -223,6 +225,7 @@ def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
         loop.load(network, spec(), tmp_path / "wide.h5", Heard())
 
 
+@pytest.mark.slow
 def test_a_teacher_is_approached(tmp_path: Path) -> None:
     tf_keras.utils.set_random_seed(9)
     teacher = small(alpha=1.0, resolution=SIZE, classes=2)
@@ -349,7 +352,9 @@ def test_pixels_are_scaled_as_in_use(
 
 
 @pytest.mark.parametrize(
-    ("paper", "arguments"), [(mobilenet_v1, {"alpha": 0.5}), (xception, {})], ids=["v1", "xception"]
+    ("paper", "arguments"),
+    [(mobilenet_v1, {"alpha": 0.5}), pytest.param(xception, {}, marks=pytest.mark.slow)],
+    ids=["v1", "xception"],
 )
 def test_kernels_before_a_normalisation_are_initialised_as_in_the_paper(
     paper: Any, arguments: dict[str, float]
@@ -414,6 +419,7 @@ def test_channels_with_constant_output_are_counted() -> None:
     assert loop.dead_channels(network, *look) == {"conv_dw_1": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "zeros", "values"),
     [

@@ -81,6 +81,7 @@ def test_zeros_stay_zero_and_clusters_do_not_change(brief):
     assert changes_
 
 
+@pytest.mark.slow
 def test_each_part_is_gentler_and_sees_the_images_in_another_order(brief, monkeypatch):
     rates, orders = [], []
     stepper, batches = qat._stepper, qat._batches

@@ -39,6 +39,7 @@ import numpy as np
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import dataset
+from tests.variants import slow_but
 path = Path(sys.argv[1])
 a = artifacts.load(path)
 if a.format == "tflite":
@@ -499,7 +500,9 @@ def wait_for_children(pid: int, count: int) -> list[int]:
     pytest.fail("no runners after 12 s")
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "kind", slow_but([signal.SIGINT, signal.SIGTERM, signal.SIGKILL], signal.SIGINT)
+)
 def test_nothing_is_left_behind_when_it_is_stopped(exported, here, kind) -> None:
     images = np.zeros((12_000, 64, 64, 3), np.uint8)
     np.savez(here / "long.npz", images=images, labels=np.arange(12_000) % 12)

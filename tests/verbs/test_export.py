@@ -52,6 +52,7 @@ def test_a_classifier_becomes_an_embedding_in_both_formats(here):
         assert 0 < row.metrics["recall_at_1"] < 1
 
 
+@pytest.mark.slow
 def test_what_is_an_embedding_already_stays_and_can_be_cut_by_name(here):
     model = network(softmax=False)
     whole = md.export(
@@ -72,6 +73,7 @@ def test_what_is_an_embedding_already_stays_and_can_be_cut_by_name(here):
         exported(model, output="pooled", task="regression")
 
 
+@pytest.mark.slow
 def test_a_model_without_a_pooling_is_refused_and_the_way_works(here):
     model = network(pools=False)
     with pytest.raises(InputError, match=r"no global pooling is found.*--task tensors"):
@@ -126,6 +128,7 @@ def test_each_image_of_several_has_its_codes_and_float_ends_stay(here):
         assert row.agreement > 0.8
 
 
+@pytest.mark.slow
 def test_zero_to_one_stays(here):
     done = exported(network(), format="tflite")
     for row in done.rows:
@@ -135,6 +138,7 @@ def test_zero_to_one_stays(here):
 # With an app
 
 
+@pytest.mark.slow
 def test_an_app_of_the_best_file_is_written_beside_the_files(here, heard):
     options = {"task": "classification", "format": "tflite", "app": "python"}
     done = exported(network(), heard, **options)

@@ -14,6 +14,7 @@ from mobiledeploy.steps import card_specs, card_weights
 from mobiledeploy.steps.model_files import detect
 from mobiledeploy.verbs import models as verb
 from tests.conftest import Heard
+from tests.variants import slow_but
 
 CARD = """\
 name = "tiny"
@@ -289,7 +290,7 @@ def test_the_card_of_v1_fits_keras_applications():
 WITH_DEMO = [name for name in cards.names() if cards.load(name).weights.demo]
 
 
-@pytest.mark.parametrize("name", WITH_DEMO)
+@pytest.mark.parametrize("name", slow_but(WITH_DEMO, "mobilenet_v1"))
 def test_the_shipped_demo_weights_load(name):
     card = cards.load(name)
     assert {"mobilenet_v1", "ssdlite_mobilenet_v1", "lraspp_mobilenet_v3_small"} <= set(WITH_DEMO)

@@ -31,6 +31,7 @@ from tests.figures import (
     keep,
     measured,
 )
+from tests.variants import slow_but
 
 cli = partial(command, "results")
 
@@ -453,7 +454,10 @@ def test_the_command_line(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("ns", "code"), [(1000, 0), (3000, 1)])
-@pytest.mark.parametrize("piped", ["| true", "--json | head -c 1", "2>&1 | true", ">&-"])
+@pytest.mark.parametrize(
+    "piped",
+    slow_but(["| true", "--json | head -c 1", "2>&1 | true", ">&-"], "--json | head -c 1", ">&-"),
+)
 def test_a_reader_that_leaves_does_not_change_the_verdict(
     here: Path, ns: int, code: int, piped: str
 ) -> None:
@@ -626,9 +630,8 @@ def test_a_line_too_long_for_a_record_is_named(here: Path, monkeypatch) -> None:
         results.results_import(here / "long.jsonl")
 
 
-@pytest.mark.parametrize(
-    "verb", ["results_import", pytest.param("results_regress", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["results_import", "results_regress"])
 def test_a_file_larger_than_memory_is_read_piece_by_piece(here: Path, verb: str) -> None:
     samples = tuple(range(1000, 21_000))
     with (here / "many.jsonl").open("w") as stream:

@@ -25,6 +25,7 @@ from mobiledeploy.writers import onnx as converter
 from tests.conftest import press
 from tests.lite import Lite
 from tests.lite import answers as lite_answers
+from tests.variants import slow_but
 
 INT8 = RECIPES.load("int8_ptq").RECIPE
 SIZE = (32, 32)
@@ -128,7 +129,7 @@ def answers(lite, onnx_session, count=8):
     return np.array(pairs)
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", slow_but(PARTS, "depthwise", "residual", "excite"))
 def test_a_layer_gives_the_codes_of_tflite_and_is_fused(part, tmp_path):
     lite, data = part_files(part)
     onnx_session, ops = session(data, tmp_path / "optimised.onnx")
@@ -147,7 +148,7 @@ def types(data):
 
 @pytest.mark.parametrize("allowed", ["0", "1"])
 @pytest.mark.parametrize("output", ["softmax", "logits"])
-@pytest.mark.parametrize("io", ["int8", "float"])
+@pytest.mark.parametrize("io", slow_but(["int8", "float"], "int8"))
 def test_a_chain_keeps_signed_codes_and_is_fused_everywhere(io, output, allowed, tmp_path):
     """Signed kernels are allowed on ARM: there the nodes of the ends disappear."""
     lite, data = chain_files(io, output)
@@ -166,12 +167,13 @@ def test_codes_that_are_shared_or_moved_are_unsigned(part):
     assert types(part_files(part)[1]) == {onnx.TensorProto.UINT8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
         "mobilenet_v1",
-        pytest.param("mobilenet_v2", marks=pytest.mark.slow),
-        pytest.param("mobilenet_v3_small", marks=pytest.mark.slow),
+        "mobilenet_v2",
+        "mobilenet_v3_small",
     ],
 )
 def test_a_network_is_fused_and_agrees(name, tmp_path):
@@ -222,7 +224,7 @@ IMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("name", slow_but(IMAGES, "as in a MobileNet", "odd", "five channels"))
 def test_two_columns_at_once_are_the_plain_convolution(name, tmp_path, monkeypatch):
     size, channels, filters, window, stride, padding, wide_window = IMAGES[name]
     tf_keras.utils.set_random_seed(0)

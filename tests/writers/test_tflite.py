@@ -11,7 +11,7 @@ from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.plugins import RECIPES
 from mobiledeploy.core.types import Model
 from mobiledeploy.formats import tflite as shelf
-from tests.conftest import press
+from tests.conftest import float_tflite, press, press_floats
 
 layers = tf_keras.layers
 SIZE = (16, 16)
@@ -25,6 +25,12 @@ def classifier(*middle):
     ends = [layers.GlobalAveragePooling2D(), layers.Dense(4)]
     stem = [layers.Input((*SIZE, 3)), layers.Conv2D(64, 3)]
     return Model("tf_keras", tf_keras.Sequential([*stem, *middle, *ends]))
+
+
+@pytest.fixture(scope="module")
+def floats():
+    """The float TFLite of a classifier."""
+    return float_tflite(classifier(), SIZE)
 
 
 def convert(model, recipe):
@@ -44,10 +50,11 @@ def test_a_model_that_calibration_cannot_run_is_one_line():
 
 
 @pytest.mark.parametrize("recipe", [INT8, DYNAMIC], ids=lambda recipe: recipe.name)
-def test_the_requested_granularity_is_used(recipe):
-    model = classifier()
+def test_the_requested_granularity_is_used(recipe, floats):
     for granularity, scales in (("per-channel", 64), ("per-tensor", 1)):
-        facts = convert(model, dataclasses.replace(recipe, granularity=granularity))
+        asked = dataclasses.replace(recipe, granularity=granularity)
+        data = press_floats(floats, asked, "tflite", IMAGES, io="float")
+        facts = shelf.inspect(shelf.seal(data, ["image"], ["scores"]))
         (weights,) = {t for layer in facts.layers for t in layer.inputs if t.shape == (64, 3, 3, 3)}
         assert (weights.dtype, len(weights.scale)) == ("int8", scales)
 
@@ -64,7 +71,7 @@ def test_the_requested_granularity_is_used(recipe):
         ("float32", {"passes": (("adaround",),)}, "passes are for full-integer recipes"),
     ],
 )
-def test_an_unsupported_recipe_is_refused(recipe, changes, message):
+def test_an_unsupported_recipe_is_refused(recipe, changes, message, floats):
     unsupported = dataclasses.replace(RECIPES.load(recipe).RECIPE, **changes)
     with pytest.raises(InputError, match=f"recipe {recipe}: .*{message}"):
-        convert(classifier(), unsupported)
+        press_floats(floats, unsupported, "tflite", IMAGES, io="float")
