@@ -27,6 +27,7 @@ from mobiledeploy.steps.runner_pool import image_ranges
 from mobiledeploy.steps.runtimes import target
 from mobiledeploy.store.database import Store
 from mobiledeploy.verbs.evaluate import evaluate
+from tests.variants import slow_but
 
 # A runner on each core is what it is about.
 pytestmark = pytest.mark.usefixtures("all_cores")
@@ -39,7 +40,6 @@ import numpy as np
 from mobiledeploy.analysis import accuracy
 from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.plugins import dataset
-from tests.variants import slow_but
 path = Path(sys.argv[1])
 a = artifacts.load(path)
 if a.format == "tflite":
