@@ -43,7 +43,7 @@ USUAL_COSTS = {
 """The cost of one unit of each term beside a mult-add of a convolution: where the fit starts.
 
 The points of an engine change them. The operators stand for what each of them costs before it
-multiplies; on a GPU that is the constant.
+multiplies; on a GPU that is the constant, and far more than here.
 """
 
 TERMS = tuple(USUAL_COSTS)
@@ -147,8 +147,9 @@ class Spreads:
 
 # One unit of log spread: what is known of a spread before any point is seen.
 _VAGUE = 0.7
-# The costs of an engine may be so far from `USUAL_COSTS`: a factor of 2.2 either way.
-_COSTS_OF_ENGINE = 0.8
+# The costs of an engine may be so far from `USUAL_COSTS`: a factor of 2.2 either way, and 7.4 for
+# an operator, which is a call of a function on a CPU and a command to wait for on a GPU.
+_COSTS_OF_ENGINE = np.array([2.0 if name == "operators" else 0.8 for name in TERMS])
 # The speed of a series is not known beforehand: a factor of 20 either way.
 _SPEEDS = 3.0
 # Networks are alike within so large a change of the logarithm of their work, and of the shares.
@@ -208,7 +209,7 @@ class LatencyModel:
             self._solve()
             if round_ < _ROUNDS - 1:
                 # The shares depend on the costs: half-way steps, because they may swing.
-                fitted = _COSTS_OF_ENGINE**2 * self._points.shares.T @ self._weights
+                fitted = _COSTS_OF_ENGINE**2 * (self._points.shares.T @ self._weights)
                 self._costs = (self._costs + np.clip(fitted, -2.5, 2.5)) / 2
 
     def predict(self, series: int, workload: Workload) -> PredictedLatency:
@@ -232,8 +233,9 @@ class LatencyModel:
         mine = self._owner == series
         alike = (traits @ traits[series])[self._owner]
         s = self._spreads
-        share = _COSTS_OF_ENGINE**2 + s.costs**2 * mine + s.costs_by_trait**2 * alike
-        differing = self._points.shares.T @ (share * self._weights)
+        share = s.costs**2 * mine + s.costs_by_trait**2 * alike
+        differing = _COSTS_OF_ENGINE**2 * (self._points.shares.T @ self._weights)
+        differing += self._points.shares.T @ (share * self._weights)
         speed = self._mean + _SPEEDS**2 * float(self._weights[mine].sum())
         return {
             name: USUAL_COSTS[name] * math.exp(log + speed)
@@ -346,10 +348,15 @@ class _Points:
 
 @dataclass(frozen=True)
 class _Pairs:
-    """How alike points are, each [rows, columns]; it does not depend on spreads."""
+    """How alike points are, each [rows, columns]; it does not depend on spreads.
+
+    `shares` are the products of the shares of the terms, and `engine` the covariances by the costs
+    of the engine, which all series share.
+    """
 
     same: Floats
     alike: Floats
+    engine: Floats
     shares: Floats
     sizes: Floats
     apart: Floats
@@ -363,6 +370,7 @@ def _pairs(rows: _Points, columns: _Points) -> _Pairs:
     return _Pairs(
         (rows.owner[:, None] == columns.owner[None]).astype(np.float64),
         rows.traits @ columns.traits.T,
+        (rows.shares * _COSTS_OF_ENGINE**2) @ columns.shares.T,
         rows.shares @ columns.shares.T,
         sizes,
         apart,
@@ -373,12 +381,12 @@ def _pairs(rows: _Points, columns: _Points) -> _Pairs:
 def _covariance(pairs: _Pairs, s: Spreads) -> Floats:
     """The covariances of the logarithms of latencies, without the noise."""
     same, alike = pairs.same, pairs.alike
-    by_costs = _COSTS_OF_ENGINE**2 + s.costs**2 * same + s.costs_by_trait**2 * alike
+    by_costs = s.costs**2 * same + s.costs_by_trait**2 * alike
     by_network = s.networks**2 + s.networks_by_trait**2 * alike + s.networks_of_series**2 * same
     likeness = np.exp(pairs.apart / (-2 * s.reach**2))
     likeness *= s.strangers + (1 - s.strangers) * pairs.family
     total: Floats = same * (_SPEEDS**2 + s.sizes**2 * pairs.sizes)
-    total += pairs.shares * by_costs + likeness * by_network
+    total += pairs.engine + pairs.shares * by_costs + likeness * by_network
     return total
 
 
