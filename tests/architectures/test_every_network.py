@@ -17,9 +17,8 @@ from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES, data_of_t
 from mobiledeploy.core.types import DataRef, Source
 from mobiledeploy.steps import answers, card_specs, conversion_process, runtimes
 
-QUICK = ("lraspp_mobilenet_v3_small", "squeezenet_1_1")
-"""Two cards with most kinds of operators: residual sums, hard swish with squeeze and excite,
-resized maps, atrous convolutions, concatenations. The others are slow."""
+QUICK = ("squeezenet_1_1",)
+"""A small card with concatenations. The others are slow."""
 
 CLASSES = 12
 

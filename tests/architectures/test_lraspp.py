@@ -7,12 +7,13 @@ from tf_keras import layers
 from mobiledeploy.architectures import lraspp, mobilenet_v3
 from mobiledeploy.core import cards
 from mobiledeploy.core.errors import UsageError
+from tests.variants import slow_but
 
 SIZES = {"large": (120, 480), "small": (88, 288)}
 """Channels of the map of stride 8, and of that of stride 16: half of the classifier's."""
 
 
-@pytest.mark.parametrize("variant", SIZES)
+@pytest.mark.parametrize("variant", slow_but(SIZES, "small"))
 def test_maps_of_the_paper(variant):
     network = lraspp.build(
         backbone=f"mobilenet_v3_{variant}", alpha=1.0, resolution=(64, 96), classes=5
@@ -41,6 +42,7 @@ def test_windows_of_a_large_image():
     assert network.get_layer("weighted").output.shape[1:3] == (64, 128)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_that_of_the_classifier_but_for_its_last_stage():
     small, whole = (
         network.layers

@@ -83,6 +83,7 @@ def test_parameters_are_those_of_the_papers_table_6(alpha: float, millions: floa
     assert round(trained_model / 1e6, 1) == millions
 
 
+@pytest.mark.slow
 @settings(max_examples=4)
 @given(height=st.integers(32, 300), width=st.integers(32, 300))
 def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:

@@ -51,7 +51,7 @@ def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, t
     ("variant", "alpha"),
     [
         ("small", 1.0),
-        ("large_minimalistic", 0.5),
+        pytest.param("large_minimalistic", 0.5, marks=pytest.mark.slow),
         pytest.param("small", 0.5, marks=pytest.mark.slow),
         pytest.param("large", 1.0, marks=pytest.mark.slow),
         pytest.param("large", 0.5, marks=pytest.mark.slow),

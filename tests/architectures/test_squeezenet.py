@@ -56,6 +56,7 @@ def test_the_smallest_images_are_large_enough(network, variant, size):
     assert model.model.predict_on_batch(model.images(1)).shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_every_kernel_trains(network):
     model = squeezenet.build(variant="1.1", resolution=(64, 64), classes=2)
     assert network(model).still_after_a_step() == []

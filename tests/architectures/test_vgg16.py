@@ -12,6 +12,7 @@ def test_size_is_that_of_keras_applications(network):
     assert model.lambdas == []
 
 
+@pytest.mark.slow
 def test_published_weights_load_by_name(network, tmp_path):
     reference_model = tf_keras.applications.VGG16(weights=None, input_shape=(32, 32, 3), classes=3)
     ours = vgg16.build(resolution=(32, 32), classes=3)

@@ -17,6 +17,7 @@ def test_mult_adds_are_the_published_ones(network):
     assert model.mult_adds == 8_357_403_496
 
 
+@pytest.mark.slow
 def test_published_weights_load_by_name(network, tmp_path):
     # Keras numbers the names that it makes up itself, from one on in a fresh session.
     tf_keras.backend.clear_session()

@@ -265,12 +265,14 @@ def test_a_network_without_channels_to_silence_is_refused():
         COMPRESSIONS.load("prune_channels").wrap(Model("tf_keras", network), 0.5, STEPS)
 
 
+@pytest.mark.slow
 def test_every_clustered_layer_has_few_values_and_keeps_its_zeros(pruned_model, clustered_model):
     for name, kernel in kernels(clustered_model).items():
         assert len(np.unique(kernel)) <= AMOUNTS["cluster"], name
         assert np.all(kernel[kernels(pruned_model)[name] == 0] == 0), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", ["tflite", "onnx"])
 @pytest.mark.parametrize("recipe", ["float32", "int8_ptq"])
 def test_files_have_the_zeros_and_compress(dense, pruned, clustered, recipe, format_):
@@ -286,6 +288,7 @@ def test_files_have_the_zeros_and_compress(dense, pruned, clustered, recipe, for
     assert cluster_size < sparse_size < 0.8 * dense_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("adaround",), ("global_pool", "equalize", "adaround")])
 def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
     int8 = RECIPES.load("int8_ptq").RECIPE

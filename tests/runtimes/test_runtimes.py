@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -84,13 +85,25 @@ def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def files(exported: dict[tuple[str, str], Path], runtime: str) -> dict[str, Path]:
-    formats = RUNTIMES.load(runtime).FORMATS
-    return {recipe: path for (recipe, kind), path in exported.items() if kind in formats}
+def file(exported: Mapping[tuple[str, str], Path], runtime: str, recipe: str) -> Path:
+    """The file of a recipe that a runtime takes."""
+    (format_,) = RUNTIMES.load(runtime).FORMATS
+    return exported[recipe, format_]
 
 
-def test_it_runs_every_exported_file_of_its_formats(exported, runtime: str) -> None:
-    for recipe, path in files(exported, runtime).items():
+@pytest.mark.parametrize(
+    "trained", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["plain", "trained"]
+)
+def test_it_runs_every_exported_file_of_its_formats(exported, runtime: str, trained) -> None:
+    recipes = [
+        recipe
+        for recipe, format_ in exported
+        if format_ in RUNTIMES.load(runtime).FORMATS
+        and bool(RECIPES.load(recipe).RECIPE.training) == trained
+    ]
+    assert recipes
+    for recipe in recipes:
+        path = file(exported, runtime, recipe)
         result, stderr = runs(runtime, path)
         data = RECIPES.load(recipe).RECIPE
         bits = data.activation_bits if data.full_integer else 0
@@ -108,12 +121,12 @@ def test_it_runs_every_exported_file_of_its_formats(exported, runtime: str) -> N
 
 
 def test_threads_do_not_change_the_answer(exported, runtime: str) -> None:
-    path = files(exported, runtime)["int8_ptq"]
+    path = file(exported, runtime, "int8_ptq")
     assert runs(runtime, path, threads=1)[0] == runs(runtime, path, threads=2)[0]
 
 
 def test_every_requested_delegate_runs(exported, runtime: str) -> None:
-    path = files(exported, runtime)["float32"]
+    path = file(exported, runtime, "float32")
     answers = {}
     for delegate in runs(runtime, path)[0]["delegates"]:
         result, _ = runs(runtime, path, delegate=delegate)
@@ -128,15 +141,15 @@ def test_every_requested_delegate_runs(exported, runtime: str) -> None:
 
 def test_delegated_operators_are_counted(exported) -> None:
     # XNNPACK has no kernels for convolutions with weights of 4 bits.
-    result, _ = runs("litert", files(exported, "litert")["int8x4_ptq"])
+    result, _ = runs("litert", file(exported, "litert", "int8x4_ptq"))
     delegated, total = result["nodes"]
     assert 0 < delegated < total
-    result, _ = runs("tflite_runtime", files(exported, "tflite_runtime")["int8_ptq"])
+    result, _ = runs("tflite_runtime", file(exported, "tflite_runtime", "int8_ptq"))
     assert result["nodes"][0] == 0 < result["nodes"][1]
 
 
 def test_it_never_uses_another_delegate_instead(exported, runtime: str) -> None:
-    result, _ = runs(runtime, files(exported, runtime)["float32"], delegate="gpu")
+    result, _ = runs(runtime, file(exported, runtime, "float32"), delegate="gpu")
     assert result["exit_code"] == 2
     assert "no delegate 'gpu'; there " in result["error"]
 
@@ -151,7 +164,7 @@ def test_it_says_which_files_it_supports(exported, runtime: str) -> None:
 
 @pytest.mark.parametrize("damage", ["text", "truncated", "absent"])
 def test_a_broken_model_is_named_in_one_line(exported, runtime, damage, tmp_path) -> None:
-    whole = files(exported, runtime)["float32"]
+    whole = file(exported, runtime, "float32")
     path = tmp_path / whole.name
     if damage == "text":
         path.write_text("This is not a model.\n" * 50)
@@ -197,7 +210,7 @@ print(json.dumps(result))
 
 def test_a_subgraph_may_have_any_number_of_ends(exported, runtime: str, tmp_path: Path) -> None:
     need(runtime)
-    source = files(exported, runtime)["float32"]
+    source = file(exported, runtime, "float32")
     shelf = FORMATS.load(source.suffix[1:])
     facts = shelf.inspect(source.read_bytes())
     names = [tensor.name for tensor in shelf.activations(facts)][-3:]

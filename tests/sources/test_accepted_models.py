@@ -12,6 +12,7 @@ import pytest
 from mobiledeploy.core.plugins import SOURCES
 from mobiledeploy.frameworks import tracing
 from mobiledeploy.sources import _keras_files as format_
+from tests.variants import slow_but
 
 LIBRARIES = ("tf_keras", "keras")
 SIZE = 64
@@ -39,7 +40,7 @@ def mobilenet(library, name, **options):
     return build((SIZE, SIZE, 3), weights=None, classes=5, **options)
 
 
-@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("suffix", slow_but(["h5", "keras"], "keras"))
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -157,6 +158,7 @@ def test_calls_of_tensor_functions(tmp_path):
         accepted(model, tmp_path / f"model.{suffix}")
 
 
+@pytest.mark.slow
 def test_models_of_the_optimization_toolkit(tmp_path):
     import tensorflow_model_optimization as tfmot
     import tf_keras

@@ -28,6 +28,7 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.steps import model_files
 from tests.conftest import press_floats
 from tests.networks import answers
+from tests.variants import slow_but
 
 LIBRARIES = {"keras2": tf_keras, "keras3": keras}
 TOLERANCE = 1e-4
@@ -189,8 +190,11 @@ def test_every_network_of_keras_applications(version, name, tmp_path):
 
 @pytest.mark.parametrize(
     ("last", "softmax"),
-    [("softmax", True), ("relu", False)]
-    + [pytest.param(last, False, marks=pytest.mark.slow) for last in (None, "sigmoid", "tanh")],
+    [("softmax", True)]
+    + [
+        pytest.param(last, False, marks=pytest.mark.slow)
+        for last in (None, "relu", "sigmoid", "tanh")
+    ],
 )
 def test_a_file_ends_as_its_model_does(last, softmax, tmp_path):
     there = agrees(network(tf_keras, last=last), tmp_path / "model.h5")
@@ -202,7 +206,10 @@ def test_a_file_ends_as_its_model_does(last, softmax, tmp_path):
     np.testing.assert_allclose(logits, answers(there, inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize(("version", "suffix"), [("keras2", "h5"), ("keras3", "keras")])
+@pytest.mark.parametrize(
+    ("version", "suffix"),
+    [("keras2", "h5"), pytest.param("keras3", "keras", marks=pytest.mark.slow)],
+)
 def test_mixed_precision_is_computed_in_float32(version, suffix, tmp_path):
     library = LIBRARIES[version]
     library.mixed_precision.set_global_policy("mixed_float16")
@@ -274,7 +281,9 @@ def of_several(library):
     return library.Model([photo, gray, facts, first], [classes, pixels])
 
 
-@pytest.mark.parametrize("suffix", ["keras2.h5", "keras3.keras", "saved"])
+@pytest.mark.parametrize(
+    "suffix", slow_but(["keras2.h5", "keras3.keras", "saved"], "keras2.h5", "keras3.keras")
+)
 def test_several_inputs_and_outputs(suffix, tmp_path):
     library = keras if suffix.startswith("keras3") else tf_keras
     library.utils.set_random_seed(0)

@@ -32,6 +32,7 @@ from mobiledeploy.steps import conversion_process, model_files
 from tests import namespaces
 from tests.conftest import REPOSITORY
 from tests.lite import Lite
+from tests.variants import slow_but
 
 IMAGES_OF_64 = Signature(
     (ModelInput("image", "image", (64, 64, 3), Preprocessing((-1.0, 1.0))),), ()
@@ -120,7 +121,7 @@ def run(file):
     return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("format_", ["tflite", "onnx"])
+@pytest.mark.parametrize("format_", slow_but(["tflite", "onnx"], "tflite"))
 def test_float_files_answer_as_the_keras_model_at_an_odd_size(odd, format_):
     files, finished, _ = odd
     reference = np.asarray(finished.reference, np.float32)
@@ -193,6 +194,7 @@ def test_the_best_of_a_recipe_is_chosen_on_images_held_back(forty):
     assert "the best of 4 alternatives on 8 images held back" in line
 
 
+@pytest.mark.slow
 def test_what_was_chosen_is_made_with_all_images(tmp_path, forty):
     folder, files, _ = forty
     chosen = min(files[0].tried, key=lambda one: one.divergence)
