@@ -31,7 +31,7 @@ _CHOSEN = 4
 
 
 @dataclass(frozen=True)
-class Distance:
+class AnswerDistance:
     """How far two answers are apart: at the output that is farthest, by its limit.
 
     `of_boxes` says that `steps` are 255ths of the scores of all boxes.
@@ -86,7 +86,7 @@ def farthest(
     *,
     same_delegate: bool = False,
     tolerated: float | None = None,
-) -> Distance:
+) -> AnswerDistance:
     """The distance of answers whose outputs are so many steps `apart`.
 
     `same_delegate` says that only the machine is another. `tolerated` replaces all limits. One
@@ -104,4 +104,4 @@ def farthest(
         return TOLERATED_SHARE if end.activation in _PROBABILITIES else TOLERATED
 
     pairs = [(steps, limit(end)) for steps, end in zip(apart, ends, strict=False)]
-    return Distance(*max(pairs, key=lambda pair: pair[0] / pair[1]), of_boxes)
+    return AnswerDistance(*max(pairs, key=lambda pair: pair[0] / pair[1]), of_boxes)

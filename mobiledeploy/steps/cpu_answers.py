@@ -14,7 +14,7 @@ from mobiledeploy.steps import answer_steps
 
 def apart(
     artifact: Artifact, outputs: Sequence[Array], others: Sequence[Array]
-) -> answer_steps.Distance:
+) -> answer_steps.AnswerDistance:
     """The distance of two raw answers, in the order of the artifact; 0 is bit for bit.
 
     The step of a float output is a 255th of the range of `others`.
@@ -43,7 +43,7 @@ def _steps_apart(one: Array, other: Array) -> float:
 
 
 def warning(
-    measured: Measured, distance: answer_steps.Distance, outputs: Sequence[Array]
+    measured: Measured, distance: answer_steps.AnswerDistance, outputs: Sequence[Array]
 ) -> NamedWarning | None:
     """What the distance of a delegate's `outputs` from the CPU's says; None for nothing."""
     delegate = measured.target.delegate

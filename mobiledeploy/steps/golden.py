@@ -185,7 +185,7 @@ def _steps_apart(tensor: Tensor, one: NDArray[np.float32], other: NDArray[np.flo
 
 def timed(
     artifact: Artifact, ready: protocol.Ready, event: protocol.RawAnswer | None
-) -> answer_steps.Distance | None:
+) -> answer_steps.AnswerDistance | None:
     """How far the answer of a timing's last run is from that of the export.
 
     Its input was the first golden sample. None without one, without an answer, and where the export
@@ -266,7 +266,7 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning
     return _verdict(golden, distance, message), None
 
 
-def _verdict(golden: Golden, distance: answer_steps.Distance, line: str) -> Verdict:
+def _verdict(golden: Golden, distance: answer_steps.AnswerDistance, line: str) -> Verdict:
     return Verdict(
         "golden",
         "",

@@ -311,7 +311,9 @@ class Timing:
             self._warn(warning.name, warning.message, warning.advice)
         return replace(measured, warnings=tuple(self.warnings))
 
-    def _warn_answer(self, distance: answer_steps.Distance | None, ready: protocol.Ready) -> None:
+    def _warn_answer(
+        self, distance: answer_steps.AnswerDistance | None, ready: protocol.Ready
+    ) -> None:
         if distance is None or distance.within:
             return
         then = self.artifact.golden
