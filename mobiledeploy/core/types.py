@@ -1255,7 +1255,8 @@ class Measured(Record):
 
     `median_ns` and its 95 % interval are of `samples_ns`. `golden_steps` is how far the answer of
     the last run is from that of the export for the same image, in quantization steps (a 255th of
-    the range of a float answer); None if they were not compared. `cpu_steps` is how far it is from
+    the range of a float answer, or of the scores of all boxes that the file chose), at the output
+    that is farthest by its limit; None if they were not compared. `cpu_steps` is how far it is from
     that of the built-in kernels of the same runtime on the same machine, 0 if bit for bit the same;
     None without a delegate, or if they were not compared. `left_operators` are those that the
     delegate left to the CPU, as far as the runner tells them. `energy` is None unless it was asked

@@ -6,43 +6,58 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mobiledeploy.core import artifacts, preprocessing
 from mobiledeploy.core.ports import Array
-from mobiledeploy.core.types import Measured, NamedWarning
-from mobiledeploy.steps import golden
-
-# A float answer has so many steps, as in `golden`.
-_LEVELS = 255
+from mobiledeploy.core.types import Artifact, Measured, NamedWarning
+from mobiledeploy.steps import answer_steps
 
 
-def steps_apart(outputs: Sequence[Array], others: Sequence[Array]) -> float:
-    """The largest distance of two answers in quantization steps; 0 is bit for bit.
+def apart(
+    artifact: Artifact, outputs: Sequence[Array], others: Sequence[Array]
+) -> answer_steps.AnswerDistance:
+    """The distance of two raw answers, in the order of the artifact; 0 is bit for bit.
 
     The step of a float output is a 255th of the range of `others`.
     """
-    apart = [0.0]
-    for one, other in zip(outputs, others, strict=True):
-        if one.tobytes() == other.tobytes():
-            continue
-        difference = float(np.max(np.abs(one.astype(np.float64) - other.astype(np.float64))))
-        step = float(np.ptp(other)) / _LEVELS if one.dtype.kind == "f" else 1.0
-        apart.append(difference / step if step and np.isfinite(difference) else np.inf)
-    return max(apart)
+    ends = artifacts.signature(artifact).outputs
+    if not answer_steps.chooses_boxes(artifact):
+        return answer_steps.farthest(
+            [_steps_apart(*pair) for pair in zip(outputs, others, strict=True)], ends
+        )
+    one, other = (
+        [
+            preprocessing.from_output(raw, tensor, artifact.layout)
+            for raw, tensor in zip(answer, artifact.outputs, strict=True)
+        ]
+        for answer in (outputs, others)
+    )
+    return answer_steps.farthest([answer_steps.boxes_apart(one, other, ends)], ends)
 
 
-def warning(measured: Measured, steps: float, outputs: Sequence[Array]) -> NamedWarning | None:
+def _steps_apart(one: Array, other: Array) -> float:
+    if one.tobytes() == other.tobytes():
+        return 0.0
+    difference = float(np.max(np.abs(one.astype(np.float64) - other.astype(np.float64))))
+    step = float(np.ptp(other)) / answer_steps.LEVELS if one.dtype.kind == "f" else 1.0
+    return difference / step if step and np.isfinite(difference) else np.inf
+
+
+def warning(
+    measured: Measured, distance: answer_steps.AnswerDistance, outputs: Sequence[Array]
+) -> NamedWarning | None:
     """What the distance of a delegate's `outputs` from the CPU's says; None for nothing."""
     delegate = measured.target.delegate
-    if steps > golden.TOLERATED_ELSEWHERE:
+    if not distance.within:
         return NamedWarning(
             "differs-from-cpu",
-            f"with {delegate} the answer is {steps:.3g} quantization steps from that of the "
-            "built-in kernels on the same machine",
+            f"with {delegate} the answer is {distance.text} from that of the built-in kernels on "
+            f"the same machine; kernels that round otherwise make {distance.limit} at most",
             "mobiledeploy check tells what that costs; --delegate none does without it",
         )
     # Integers round small differences away. An operator that LiteRT counted for XNNPACK did run.
     is_float = any(output.dtype.kind == "f" for output in outputs)
     counted = delegate == "xnnpack" and measured.delegated_nodes
-    if steps == 0 and is_float and not counted:
+    if distance.steps == 0 and is_float and not counted:
         return NamedWarning(
             "same-as-cpu",
             f"the delegate may not have run: with {delegate} the answer is bit for bit that of the "

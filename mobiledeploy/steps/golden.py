@@ -20,20 +20,24 @@ from mobiledeploy.core.types import (
     Artifact,
     DataRef,
     Golden,
+    ModelOutput,
     NamedWarning,
-    Outcome,
     Tensor,
     Verdict,
 )
-from mobiledeploy.steps import answers, golden_inputs, instruction_sets, predictors, runtimes
+from mobiledeploy.steps import (
+    answer_steps,
+    answers,
+    golden_inputs,
+    instruction_sets,
+    predictors,
+    runtimes,
+)
 
 TOLERATED_STEPS = 1.0
-"""The same runtime and instruction set must reproduce golden outputs within this limit."""
-TOLERATED_ELSEWHERE = 2.0
-"""Of another device. Built-in kernels in place of XNNPACK's already make one step."""
-# Steps are quotients of rounded numbers.
-_ROUNDING = 1e-3
-_LEVELS = 255
+"""The same runtime, delegate and instruction set must reproduce golden outputs within this limit.
+
+`answer_steps` has the limits of others."""
 _LEAST_RANGE = 1e-3
 
 
@@ -131,46 +135,58 @@ def replay(
     return Replay(logits, facts.outputs, runtime, isa, device, delegate)
 
 
-def _steps(outputs: Sequence[Tensor], answers: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The quantization step of each value of golden rows, float32 [N, values], of these outputs.
+def _apart(
+    artifact: Artifact,
+    outputs: Sequence[Tensor],
+    one: NDArray[np.float32],
+    other: NDArray[np.float32],
+) -> list[float]:
+    """The largest distance of golden rows [N, values], in steps: for each output, or of boxes.
 
-    The step of a float output is a 255th of its range, which is a thousandth of its largest value
-    at least: rounding alone moves a value that never changes. It is 0 where all values are.
+    `outputs` are the tensors of the values. Boxes that the file chose are one number, if the rows
+    hold all of them.
     """
-    counts = [min(math.prod(tensor.shape), accuracy.GOLDEN_VALUES) for tensor in outputs]
-    parts = np.split(answers, np.cumsum(counts)[:-1], axis=1)
-    return np.concatenate(
-        [
-            np.full(part.shape[1], tensor.scale[0] if tensor.scale else _float_step(part))
-            for tensor, part in zip(outputs, parts, strict=True)
-        ]
-    )
+    counts = [math.prod(tensor.shape) for tensor in outputs]
+    if answer_steps.chooses_boxes(artifact) and sum(counts) == one.shape[1]:
+        ends = artifacts.signature(artifact).outputs
+        pairs = zip(_split(one, counts, ends), _split(other, counts, ends), strict=True)
+        return [max(answer_steps.boxes_apart(mine, theirs, ends) for mine, theirs in pairs)]
+    edges = np.cumsum([min(count, accuracy.GOLDEN_VALUES) for count in counts])[:-1]
+    parts = zip(outputs, np.split(one, edges, 1), np.split(other, edges, 1), strict=True)
+    return [_steps_apart(tensor, mine, theirs) for tensor, mine, theirs in parts]
 
 
-def _float_step(values: NDArray[np.float32]) -> float:
-    return float(max(np.ptp(values), _LEAST_RANGE * np.max(np.abs(values)))) / _LEVELS
+def _split(
+    rows: NDArray[np.float32], counts: Sequence[int], ends: Sequence[ModelOutput]
+) -> list[list[NDArray[np.float32]]]:
+    """The outputs of each row, in their shapes."""
+    edges = np.cumsum(counts)[:-1]
+    return [
+        [part.reshape(end.shape) for part, end in zip(np.split(row, edges), ends, strict=True)]
+        for row in rows
+    ]
 
 
-def _steps_apart(
-    outputs: Sequence[Tensor], one: NDArray[np.float32], other: NDArray[np.float32]
-) -> float:
-    """The largest distance of golden rows [N, values] of these outputs, in steps.
+def _steps_apart(tensor: Tensor, one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The largest distance of golden values [N, values] of an output, in its steps.
 
-    The range of a float output is that of both: answers of one value alone would have none. NaN and
-    infinity are infinitely far.
+    The step of a float output is a 255th of its range over both, for answers of one value alone
+    would have none. The range is a thousandth of the largest value at least: rounding alone moves a
+    value that never changes. NaN and infinity are infinitely far.
     """
     both = np.concatenate([one, other])
     if not np.isfinite(both).all():
         return math.inf
-    apart = np.abs(one - other).astype(np.float64)
-    steps = _steps(outputs, both)
-    return float(np.max(np.divide(apart, steps, out=np.zeros_like(apart), where=steps > 0)))
+    largest = max(np.ptp(both), _LEAST_RANGE * np.max(np.abs(both)))
+    step = tensor.scale[0] if tensor.scale else float(largest) / answer_steps.LEVELS
+    apart = float(np.max(np.abs(one - other).astype(np.float64)))
+    return apart / step if step else 0.0
 
 
-def timed_steps(
+def timed(
     artifact: Artifact, ready: protocol.Ready, event: protocol.RawAnswer | None
-) -> float | None:
-    """How far the answer of a timing's last run is from that of the export, in quantization steps.
+) -> answer_steps.AnswerDistance | None:
+    """How far the answer of a timing's last run is from that of the export.
 
     Its input was the first golden sample. None without one, without an answer, and where the export
     kept the values before a softmax over more values than it keeps.
@@ -204,14 +220,17 @@ def timed_steps(
             expected = np.clip(expected, low, high)
     if row.shape != expected.shape:
         return None
-    return _steps_apart(artifact.outputs, row[np.newaxis], expected[np.newaxis])
+    apart = _apart(artifact, artifact.outputs, row[np.newaxis], expected[np.newaxis])
+    same = ready.delegate == runtimes.target(artifact).delegate
+    return answer_steps.farthest(apart, ends, same_delegate=same)
 
 
 def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning | None]:
     """Whether the golden outputs are reproduced.
 
-    Another runtime or machine gives a warning only. Of a device that is not this host there is
-    always a verdict: its answers are compared with those of the export, in quantization steps.
+    Another runtime or instruction set of this host gives a warning only. Of another device, and of
+    another delegate than that of the export, there is always a verdict, by the limits of
+    `answer_steps`.
     """
     golden = artifact.golden
     golden_logits = np.asarray(golden.logits, np.float32)
@@ -221,31 +240,41 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning
             f"{golden_logits.shape[1]}",
             "export it again, with --force",
         )
-    steps = _steps_apart(now.outputs, golden_logits, now.logits)
-    count = len(golden.images)
-    message = f"golden outputs differ by {steps:.3g} steps at most from those of the export"
+    apart = _apart(artifact, now.outputs, golden_logits, now.logits)
+    ends = accuracy.before_softmax(artifacts.signature(artifact).outputs)
     origin = f"{golden.runtime} on {golden.isa or 'an unknown machine'}"
-    if now.device != predictors.HOST:
-        within = steps <= TOLERATED_ELSEWHERE + _ROUNDING
+    away = now.device != predictors.HOST
+    same = now.delegate == runtimes.target(artifact).delegate
+    if away or not same:
+        place = f" on {now.device} ({now.isa})" if away else ""
+        place += "" if same else f" with delegate {now.delegate}"
+        distance = answer_steps.farthest(apart, ends, same_delegate=same)
         line = (
-            f"golden outputs of {now.runtime} on {now.device} ({now.isa}) differ by {steps:.3g} "
-            f"steps at most from those of the export ({origin})"
+            f"golden outputs of {now.runtime}{place} differ by {distance.text} at most from those "
+            f"of the export ({origin})"
         )
-        if not within:
-            line += f": it computes otherwise there ({TOLERATED_ELSEWHERE:g} are allowed)"
-        outcome: Outcome = "pass" if within else "fail"
-        verdict = Verdict(
-            "golden", "", outcome, steps, None, TOLERATED_ELSEWHERE, count, None, line
-        )
-        return verdict, None
+        if not distance.within:
+            line += f": it computes otherwise there ({distance.limit} are allowed)"
+        return _verdict(golden, distance, line), None
+    distance = answer_steps.farthest(apart, ends, tolerated=TOLERATED_STEPS)
+    message = f"golden outputs differ by {distance.text} at most from those of the export"
     if (golden.runtime, golden.isa) != (now.runtime, now.isa):
         message = f"{message}, which ran on {origin}; this is {now.runtime} on {now.isa}"
         return None, NamedWarning("golden-elsewhere", message, "other kernels round otherwise")
-    within = steps <= TOLERATED_STEPS + _ROUNDING
-    line = (
-        message
-        if within
-        else f"{message}: the file is not what was exported, or its kernels changed"
+    if not distance.within:
+        message += ": the file is not what was exported, or its kernels changed"
+    return _verdict(golden, distance, message), None
+
+
+def _verdict(golden: Golden, distance: answer_steps.AnswerDistance, line: str) -> Verdict:
+    return Verdict(
+        "golden",
+        "",
+        "pass" if distance.within else "fail",
+        distance.steps,
+        None,
+        distance.tolerated,
+        len(golden.images),
+        None,
+        line,
     )
-    kind: Outcome = "pass" if within else "fail"
-    return Verdict("golden", "", kind, steps, None, TOLERATED_STEPS, count, None, line), None

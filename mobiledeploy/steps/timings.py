@@ -14,7 +14,15 @@ from mobiledeploy.core.errors import DeployError, DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import Process, Reporter, Runner, Session
 from mobiledeploy.core.types import Artifact, Measured, NamedWarning, Target
-from mobiledeploy.steps import cpu_answers, delegates, golden, golden_inputs, resolve, runtimes
+from mobiledeploy.steps import (
+    answer_steps,
+    cpu_answers,
+    delegates,
+    golden,
+    golden_inputs,
+    resolve,
+    runtimes,
+)
 
 SECONDS = 5.0
 """The longest timing of one artifact, unless the number of runs is fixed."""
@@ -166,8 +174,13 @@ class Timing:
                     cpu = self._only_answer(process)
                 finally:
                     process.kill()
+            places = protocol.places(self.artifact.outputs, ready.outputs)
             own, others = (
-                arrays.raw(protocol.raw_outputs(event), ready.outputs) for event in (answer, cpu)
+                [raw[place] for place in places]
+                for raw in (
+                    arrays.raw(protocol.raw_outputs(event), ready.outputs)
+                    for event in (answer, cpu)
+                )
             )
         except DeployError as error:
             # The timing is valid without it.
@@ -176,10 +189,10 @@ class Timing:
                 f"{error.message}"
             )
             return measured
-        steps = cpu_answers.steps_apart(own, others)
-        if warning := cpu_answers.warning(measured, steps, own):
+        distance = cpu_answers.apart(self.artifact, own, others)
+        if warning := cpu_answers.warning(measured, distance, own):
             self._warn(warning.name, warning.message, warning.advice)
-        return replace(measured, cpu_steps=steps, warnings=tuple(self.warnings))
+        return replace(measured, cpu_steps=distance.steps, warnings=tuple(self.warnings))
 
     @contextmanager
     def _running(
@@ -271,8 +284,8 @@ class Timing:
         warm = latency.warmups(self.samples_ns)
         steady = self.samples_ns[warm:][: self._runs]
         middle, low, high = stats.median_interval(steady)
-        steps = golden.timed_steps(self.artifact, ready, self._answer)
-        self._warn_answer(steps, ready)
+        distance = golden.timed(self.artifact, ready, self._answer)
+        self._warn_answer(distance, ready)
         self._warn_times(steady)
         if busy(before, after, wall * ready.threads, wall):
             self._warn(*BUSY_MACHINE)
@@ -291,21 +304,23 @@ class Timing:
             total_nodes=ready.total_nodes,
             facts_before={**before, "gpu": ready.adapter} if ready.adapter else before,
             facts_after={**after, **validity.clocks_of_runs(end.clocks)},
-            golden_steps=steps,
+            golden_steps=None if distance is None else distance.steps,
             left_operators=delegates.left(self.path, ready),
         )
         for warning in delegates.warnings(measured, ready.adapter):
             self._warn(warning.name, warning.message, warning.advice)
         return replace(measured, warnings=tuple(self.warnings))
 
-    def _warn_answer(self, steps: float | None, ready: protocol.Ready) -> None:
-        if steps is None or steps <= golden.TOLERATED_ELSEWHERE:
+    def _warn_answer(
+        self, distance: answer_steps.AnswerDistance | None, ready: protocol.Ready
+    ) -> None:
+        if distance is None or distance.within:
             return
         then = self.artifact.golden
         self._warn(
             "differs-from-host",
-            f"the answer for the first golden image is {steps:.3g} quantization steps from that of "
-            f"the export ({then.runtime} on {then.isa}); this is {ready.runtime} {ready.version} "
+            f"the answer for the first golden image is {distance.text} from that of the export "
+            f"({then.runtime} on {then.isa}); this is {ready.runtime} {ready.version} "
             f"with {ready.delegate} on {ready.cpu}",
             f"mobiledeploy verify {self.path.name} --device {self.request.device}",
         )

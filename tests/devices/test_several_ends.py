@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mobiledeploy.core import artifacts, protocol
+from mobiledeploy.core import artifacts, protocol, records
+from mobiledeploy.core.plugins import FORMATS, RECIPES, TASKS
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import Tensor
+from mobiledeploy.core.types import AnchorLevel, Anchors, ModelOutput, Signature, Tensor
+from mobiledeploy.graphs import postprocess
 from mobiledeploy.steps import golden
 from mobiledeploy.verbs.bench import bench
 from mobiledeploy.verbs.check import check, update_baseline
 from mobiledeploy.verbs.evaluate import evaluate
 from mobiledeploy.verbs.export import export
 from mobiledeploy.verbs.verify import verify
+from tests import handmade
 from tests.layers import SIDE, Network
 from tests.variants import slow_but
 
@@ -67,6 +71,58 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(done.path("int8_ptq"))
 
 
+@pytest.fixture(scope="module")
+def chosen(several: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector that chooses its boxes itself, by the operator of LiteRT."""
+    net = Network()
+    anchors = Anchors((AnchorLevel((SIDE, SIDE), ((0.3, 0.3),)),), (10.0, 10.0, 5.0, 5.0))
+    raw = Signature(
+        (),
+        (
+            ModelOutput("boxes", (anchors.count, 4), anchors=anchors),
+            ModelOutput("scores", (anchors.count, 2), "sigmoid"),
+        ),
+    )
+    x = net.conv(net.image, 8, kernel=3)
+    ends = []
+    for end in raw.outputs:
+        shape = (1, *end.shape)
+        sides = net.lite.constant(np.array(shape, np.int32))
+        values = net.conv(x, shape[-1], activation="NONE")
+        ends.append(
+            net.lite.op(
+                "RESHAPE", [values, sides], shape, options="ReshapeOptions", newShape=[*shape]
+            )
+        )
+    ends[1] = net.lite.op("LOGISTIC", [ends[1]], net.lite.shape(ends[1]))
+    shelf = FORMATS.load("tflite")
+    content = shelf.seal(postprocess.append(net.file(*ends), raw), ["image"], [*postprocess.NAMES])
+    facts = shelf.inspect(content)
+    path = tmp_path_factory.mktemp("chosen") / "float32.tflite"
+    path.write_bytes(content)
+    model = artifacts.load(several)
+    images = np.random.default_rng(1).uniform(-1, 1, (3, SIDE, SIDE, 3))
+    artifact = dataclasses.replace(
+        model,
+        path=path.name,
+        sha256=records.sha256(content),
+        recipe=RECIPES.load("float32").RECIPE,
+        spec=dataclasses.replace(model.spec, task="detection"),
+        output="detections",
+        io="float",
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        signature=Signature(artifacts.signature(model).inputs[:1], postprocess.outputs()),
+        golden=handmade.image_files(path.parent, images, 1),
+    )
+    record = artifacts.record_path(path)
+    now = golden.replay(path, artifact, SILENT)
+    rows = tuple(tuple(map(float, row)) for row in now.logits)
+    answers = dataclasses.replace(artifact.golden, logits=rows, runtime=now.runtime, isa=now.isa)
+    records.write_atomic(record, records.dumps(dataclasses.replace(artifact, golden=answers)))
+    return path
+
+
 @pytest.fixture
 def linux_phone(emulator, phone):
     (phone.root / "properties").write_text(PROPERTIES)
@@ -97,6 +153,44 @@ def test_both_outputs_are_judged_where_they_are_made(several, device, here, hear
     replayed = verify(several, device=device, reporter=heard)
     assert replayed.sound
     assert replayed.golden.value <= 1
+
+
+def test_boxes_that_the_file_chose_are_judged_where_they_are_made(
+    chosen, device, here, heard
+) -> None:
+    (own,) = evaluate([chosen], limit=8, reporter=heard).evaluations
+    (away,) = evaluate([chosen], limit=8, device=device, reporter=heard).evaluations
+    assert len(own.predictions[0].boxes) > 10
+    for mine, theirs in zip(own.predictions, away.predictions, strict=True):
+        assert TASKS.load("detection").agrees(mine, theirs)
+    replayed = verify(chosen, device=device, reporter=heard)
+    assert replayed.sound
+    assert "% of the boxes' scores at most" in replayed.golden.line
+    assert replayed.golden.value < 0.01
+
+
+def test_a_phone_that_chooses_other_boxes_is_named(chosen, linux_phone, here, heard) -> None:
+    settings = {"device": "adb", "runs": 6, "fixed_performance": False, "reporter": heard}
+    (fine,) = bench([chosen], **settings).measurements
+    assert max(fine.cpu_steps, fine.golden_steps) < 0.01
+    linux_phone.plant("wrong", "--delegate none")
+    (wrong,) = bench([chosen], **settings).measurements
+    names = {warning.name: warning.message for warning in wrong.warnings}
+    assert "% of the boxes' scores from that of the built-in" in names["differs-from-cpu"]
+    assert "differs-from-host" in names
+
+
+def test_golden_boxes_of_another_delegate_may_differ_a_little(chosen) -> None:
+    artifact = artifacts.load(chosen)
+    now = dataclasses.replace(golden.replay(chosen, artifact, SILENT), delegate="none")
+    verdict, _ = golden.judge(artifact, now)
+    assert verdict.outcome == "pass"
+    assert "with delegate none differ by 0 % of the boxes' scores at most" in verdict.line
+    boxes = 4 * postprocess.MOST
+    now.logits[:, :boxes] = now.logits[:, :boxes][:, ::-1]
+    verdict, _ = golden.judge(artifact, now)
+    assert verdict.outcome == "fail"
+    assert "(15 % of the boxes' scores are allowed)" in verdict.line
 
 
 def test_a_timing_is_a_process_without_runners_beside_it(several, linux_phone, here, heard) -> None:
@@ -155,19 +249,19 @@ def test_each_output_is_compared_in_its_own_steps(several) -> None:
         ready = protocol.Ready(
             2, "litert", "2", artifact.inputs, artifact.outputs, "none", 0, 0, 1, "x86_64"
         )
-        steps = golden.timed_steps(artifact, ready, event)
-        assert steps == pytest.approx(3, rel=1e-4)
+        distance = golden.timed(artifact, ready, event)
+        assert distance.steps == pytest.approx(3, rel=1e-4)
 
 
 def test_a_float_output_that_never_changes_has_a_step_too() -> None:
-    ends = [Tensor("map", (1, 2), "float32"), Tensor("count", (1, 1), "float32")]
-    steps = golden._steps(ends, np.float32([[0, 255, 10]]))
-    assert steps == pytest.approx([1, 1, 0.01 / 255])
+    end = Tensor("count", (1, 1), "float32")
+    ten = np.float32([[10]])
+    assert golden._steps_apart(end, ten, ten + 0.01) == pytest.approx(255, rel=1e-3)
 
 
 @pytest.mark.parametrize("bad", [0.0, 9.0, np.nan, np.inf])
 def test_a_float_file_that_answers_one_value_for_all_is_far_from_its_golden_answers(bad) -> None:
-    ends = [Tensor("scores", (1, 3), "float32")]
+    end = Tensor("scores", (1, 3), "float32")
     good = np.float32([[1, 2, 3], [3, 1, 2]])
-    assert golden._steps_apart(ends, good, good) == 0
-    assert golden._steps_apart(ends, good, np.full_like(good, bad)) > 100
+    assert golden._steps_apart(end, good, good) == 0
+    assert golden._steps_apart(end, good, np.full_like(good, bad)) > 100
