@@ -173,7 +173,8 @@ def data(report: Report) -> dict[str, Any]:
 
 
 def _words(r: Result) -> tuple[str, ...]:
-    target = f"{r.runtime} {r.runtime_version}, {units.several(r.threads, 'thread')}"
+    runtime = f"{r.runtime} {r.runtime_version}".strip()
+    target = f"{runtime}, {units.several(r.threads, 'thread')}"
     if r.delegate:
         target += ", no delegate" if r.delegate == "none" else f", {r.delegate}"
     if r.recorded:
@@ -277,9 +278,12 @@ def cold_starts(report: Report) -> dict[str, Any] | None:
 
 
 def _lines(verdicts: Iterable[Verdict | StoredVerdict]) -> tuple[str, ...]:
-    """The verdicts in words; classes that passed are one line, for there are many."""
+    """The verdicts in words, those that did not pass first.
+
+    Classes that passed are one line, for there are many.
+    """
     told, classes = [], 0
-    for v in verdicts:
+    for v in sorted(verdicts, key=lambda one: one.outcome == "pass"):
         if v.metric == "class" and v.outcome == "pass":
             classes += 1
         else:

@@ -126,7 +126,9 @@ def test_of_many_rows_without_room_each_is_a_line_and_a_sentence():
 
 
 def test_a_long_path_breaks_behind_a_folder():
-    rows = [(f"build/{name}/int8_best.tflite", f"{name[0]} x " * 7) for name in ("a" * 20, "b" * 20)]
+    rows = [
+        (f"build/{name}/int8_best.tflite", f"{name[0]} x " * 7) for name in ("a" * 20, "b" * 20)
+    ]
     lines = printed(50, ("file", "what"), rows)
     assert lines[0] == "in build"
     cells = [line.split(" ")[0] for line in lines[2:]]

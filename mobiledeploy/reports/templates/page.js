@@ -193,13 +193,14 @@ function frontPart(name, rows) {
   section.hidden = !all.length;
   if (!all.length) return null;
   const best = [...new Set(all.map((p) => p.device))].flatMap((d) => tied(front(all.filter((p) => p.device === d))));
+  const several = new Set(all.map((p) => p.device)).size > 1;
   const axis = sets[images.value][0], unit = axis.endsWith("(%)") ? " %" : "";
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} point${all.length === 1 ? "" : "s"}, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (images.value && `, judged on ${images.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.` +
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}${several ? ` on ${p.device}` : ""}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.` +
     (best.some((p) => p.value_low < p.value_high || p.x_low < p.x_high) ? " Lines through points are 95 % intervals" +
       (best.some((p) => p.tie) ? "; a dashed one is that of a tie." : ".") : ""));
   const ties = best.filter((p) => p.tie);
@@ -323,18 +324,29 @@ function scale(points) {
   return [Math.max(0, middle - half), middle + half];
 }
 
-let drawnHistories = [];
-function historyParts(first) {
-  const model = pick.model.value || (first === null ? words.model.find((w) => w) : word("model", first)) || "";
-  const code = words.model.indexOf(model);
-  const rows = wanted(["kind", "device", "recipe"], false).filter((i) => columns.model[i] === code && columns.x[i] !== null);
+// The figures of each file of a model on each target, where there are several; the longest first.
+function seriesOf(rows, code) {
   const series = new Map();
   for (const i of rows) {
+    if (columns.model[i] !== code) continue;
     const name = `${fileOf(i)}, ${word("kind", i)} on ${word("device", i)}, ${word("target", i)}`;
     if (!series.has(name)) series.set(name, []);
     series.get(name).push(i);
   }
-  const several = [...series].filter(([, list]) => list.length > 1).sort((a, b) => b[1].length - a[1].length);
+  return [...series].filter(([, list]) => list.length > 1).sort((a, b) => b[1].length - a[1].length);
+}
+
+let drawnHistories = [];
+function historyParts(first) {
+  let model = pick.model.value || (first === null ? words.model.find((w) => w) : word("model", first)) || "";
+  const rows = wanted(["kind", "device", "recipe"], false).filter((i) => columns.x[i] !== null);
+  let several = seriesOf(rows, words.model.indexOf(model));
+  if (!several.length && !pick.model.value) {
+    // The best file is new: the model of most figures has a history instead.
+    const counts = words.model.map((_, code) => rows.filter((i) => columns.model[i] === code).length);
+    model = words.model[counts.indexOf(Math.max(...counts))] ?? model;
+    several = seriesOf(rows, words.model.indexOf(model));
+  }
   document.getElementById("history").hidden = !several.length;
   drawnHistories.forEach((view) => view.finalize());
   drawnHistories = [];
