@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import threading
@@ -177,11 +178,27 @@ class Terminal:
             self._line(line)
 
     def _line(self, line: str) -> None:
-        line = units.one_line(line)
+        line = _for_errors(line)
         if self._bars:
             self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             click.echo(line, err=True)
+
+
+def _for_errors(text: str) -> str:
+    """Words for standard error: on a terminal lines break between them, elsewhere there is one."""
+    line = units.one_line(text)
+    if not sys.stderr.isatty():
+        return line
+    # Not at the top: most runs print no more than a table.
+    from mobiledeploy.cli import _tables
+
+    return _tables.wrapped(line, os.get_terminal_size(sys.stderr.fileno()).columns)
+
+
+def error(text: str) -> None:
+    """Prints a refusal on standard error."""
+    click.echo(_for_errors(f"error: {text}"), err=True)
 
 
 def _named_files(paths: Iterable[str]) -> str:
@@ -372,7 +389,7 @@ def failures(failed: Sequence[Failed]) -> None:
     """Prints an error line for each, and exits with the gravest code; does nothing for none."""
     for one in failed:
         line = one.message if one.what in one.message else f"{one.what}: {one.message}"
-        click.echo(f"error: {units.one_line(line)}", err=True)
+        error(line)
     if failed:
         sys.stdout.flush()
         click.get_current_context().exit(max(one.exit_code for one in failed))

@@ -2,8 +2,11 @@
 
 A table that is too wide loses as little as possible. In this order: the folder that all files share
 and the columns with one value for all rows go to the title; cells break between words; columns that
-the command can spare are left out, and named below; each row becomes a list. Names, such as those
-of layers, do not break: what has no room is left out in their middle.
+the command can spare are left out, and named below; each row becomes a list, one of many rows a
+short one. Names, such as those of layers, do not break: what has no room is left out in their
+middle. Paths break behind their folders.
+
+Sentences break between words, but a command in backticks does not: it can be copied whole.
 """
 
 from __future__ import annotations
@@ -15,16 +18,21 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 import click
 
 from mobiledeploy.core import units
 
 _GAP = 2
-_LONGEST_WORD = 24
+_LONGEST_WORD = 32
 """Characters: a longer word, such as a path, breaks anywhere if there is no room for it."""
-_SHORTEST_NAME = 20
+_SHORTEST_NAME = 18
 """Characters that remain of a longer name at least."""
+_MOST_LISTS = 4
+"""Rows: of more of them, a line for each cell would be pages that nobody can compare."""
+_COMMAND = re.compile(r"(?:^Next: )?`[^`]+`")
+_HARD_SPACE = "\N{NO-BREAK SPACE}"
 _NUMBER = re.compile(r"[–~≤\d+±-]")
 
 
@@ -44,9 +52,17 @@ class _Layout:
         return replace(self, title=f"{self.title}, {words}" if self.title else words)
 
     def width(self, *, broken: bool) -> int:
-        """Characters of a line; `broken` with cells that break between words."""
-        widths = [self.least(*c) if broken else max(map(len, (c[0], *c[1]))) for c in self.columns]
+        """Characters of a line; `broken` with cells that break between words.
+
+        Headers may break, and names be shortened, anyway.
+        """
+        widths = [self.least(*c) if broken else self.whole(*c) for c in self.columns]
         return sum(widths) + _GAP * (len(widths) - 1)
+
+    def whole(self, header: str, cells: Sequence[str]) -> int:
+        """The narrowest width of a column whose cells have one line each."""
+        least = self.least(header, cells)
+        return least if header in self.names else max(least, *map(len, cells), 0)
 
     def least(self, header: str, cells: Sequence[str]) -> int:
         """The narrowest width of a column.
@@ -58,7 +74,7 @@ class _Layout:
             return max(longest, *map(len, cells))
         if header in self.names:
             return max(longest, *(min(len(cell), _SHORTEST_NAME) for cell in cells), 1)
-        words = (word for cell in cells for word in cell.split())
+        words = (part for cell in cells for word in cell.split() for part in _parts(word))
         return max(longest, *(min(len(word), _LONGEST_WORD) for word in words), 1)
 
 
@@ -86,10 +102,19 @@ def show(
 def sentence(text: str) -> None:
     """Prints words for people: on a terminal lines break between them, elsewhere there is one."""
     line = units.one_line(text)
-    if sys.stdout.isatty():
-        width = shutil.get_terminal_size().columns
-        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
-    click.echo(line)
+    click.echo(wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
+
+
+def wrapped(line: str, width: int, indent: str = "") -> str:
+    """The line in lines of `width` characters, the later ones behind `indent`.
+
+    Commands in backticks and words longer than a line are not broken.
+    """
+    whole = _COMMAND.sub(lambda command: command[0].replace(" ", _HARD_SPACE), line)
+    broken = textwrap.fill(
+        whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return broken.replace(_HARD_SPACE, " ")
 
 
 def _print_lines(layout: _Layout) -> None:
@@ -118,7 +143,10 @@ def _print_on_terminal(layout: _Layout, optional: Sequence[str]) -> None:
     for (header, cells), width in zip(
         fitting.columns, _widths(fitting, console.width), strict=True
     ):
-        texts.append(_shortened(cells, width) if header in fitting.names else cells)
+        if header in fitting.names:
+            texts.append(_shortened(cells, width))
+        else:
+            texts.append([_behind_folders(cell, width) for cell in cells])
         grid.add_column(
             header,
             justify="right" if _is_number(cells) else "left",
@@ -143,7 +171,7 @@ def _fit(layout: _Layout, optional: Sequence[str], width: int) -> _Layout | None
     if layout.width(broken=False) <= width:
         return layout
     for header, cells in layout.columns[:0:-1]:
-        if layout.width(broken=True) > width and len(cells) > 1 and len(set(cells)) == 1:
+        if layout.width(broken=False) > width and len(cells) > 1 and len(set(cells)) == 1:
             layout = layout.without(header)
             if cells[0] not in ("", "–"):
                 layout = layout.titled(f"{header} {cells[0]}".strip())
@@ -157,8 +185,10 @@ def _fit(layout: _Layout, optional: Sequence[str], width: int) -> _Layout | None
 def _without_folder(layout: _Layout) -> _Layout:
     """The folder of all files of the first column in the title instead."""
     header, cells = layout.columns[0]
-    folders = {os.path.dirname(cell) for cell in cells}  # noqa: PTH120 - a text for people
-    if len(folders) != 1 or not (folder := folders.pop()) or any(" " in cell for cell in cells):
+    folders = [os.path.dirname(cell).split("/") for cell in cells]  # noqa: PTH120 - a text for people
+    levels = takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+    folder = "/".join(names[0] for names in levels)
+    if not folder or any(" " in cell for cell in cells):
         return layout
     short = tuple(cell[len(folder) + 1 :] for cell in cells)
     columns = ((header, short), *layout.columns[1:])
@@ -188,16 +218,47 @@ def _cuts_number(whole: str, short: str) -> bool:
     return any(whole[end - 1 : end + 1].isdigit() and 0 < end < len(whole) for end in ends)
 
 
+def _parts(word: str) -> list[str]:
+    """A word in the parts between which it breaks: a path behind each folder."""
+    return re.findall(r"[^/]*/+|[^/]+", word)
+
+
+def _behind_folders(cell: str, width: int) -> str:
+    """The cell with line breaks in those of its words that are too long paths."""
+    words = []
+    for word in cell.split(" "):
+        lines = [""]
+        for part in _parts(word) if len(word) > width else [word]:
+            if lines[-1] and len(lines[-1]) + len(part) > width:
+                lines.append("")
+            lines[-1] += part
+        words.append("\n".join(lines))
+    return " ".join(words)
+
+
 def _print_lists(layout: _Layout) -> None:
-    """Each row as lines of a header and its value."""
+    """Each row as lines of a header and its value; of many rows as a line and a sentence."""
     if layout.title:
         sentence(layout.title)
-    width = max(len(header) for header, _ in layout.columns)
-    for number, row in enumerate(zip(*(cells for _, cells in layout.columns), strict=True)):
+    columns = shutil.get_terminal_size().columns
+    rows = list(zip(*(cells for _, cells in layout.columns), strict=True))
+    headers = [header for header, _ in layout.columns]
+    width = max(map(len, headers))
+    for number, row in enumerate(rows):
+        if len(rows) > _MOST_LISTS:
+            click.echo(row[0])
+            cells = ", ".join(
+                f"{header}: {cell}" if header else cell
+                for header, cell in zip(headers[1:], row[1:], strict=True)
+                if cell not in ("", "–")
+            )
+            click.echo(wrapped(f"  {cells}", columns, "  "))
+            continue
         if number:
             click.echo()
-        for (header, _), cell in zip(layout.columns, row, strict=True):
-            click.echo(f"{header.ljust(width)}  {cell}".rstrip())
+        for header, cell in zip(headers, row, strict=True):
+            line = f"{header.ljust(width)}  {cell}".rstrip()
+            click.echo(wrapped(line, columns, " " * (width + _GAP)))
 
 
 def _is_number(cells: Sequence[str]) -> bool:

@@ -197,32 +197,32 @@ def _show(analysis: verb.Analysis) -> None:
     trainable = (
         "" if analysis.trainable_params is None else f" ({analysis.trainable_params:,} trainable)"
     )
-    click.echo(f"{analysis.mult_adds:,} mult-adds, {analysis.params:,} parameters{trainable},")
-    click.echo(
+    _frame.sentence(f"{analysis.mult_adds:,} mult-adds, {analysis.params:,} parameters{trainable},")
+    _frame.sentence(
         f"{units.size(analysis.peak_activation_bytes)} of activations at once, "
         f"{analysis.intensity:.1f} mult-adds per byte moved"
     )
     if analysis.uncounted:
-        click.echo(f"not counted: {', '.join(analysis.uncounted)}")
+        _frame.sentence(f"not counted: {', '.join(analysis.uncounted)}")
 
 
 def _show_floors(found: InstructionFloors) -> None:
     _frame.show(found)
     if found.ratio is not None:
         times = found.multiplying / found.floor
-        click.echo(
+        _frame.sentence(
             f"{found.multiplying:,} of the instructions multiply, {times:.2f} x the floor; "
             "the others load, store, requantize and loop"
         )
     if found.uncounted:
-        click.echo(f"not counted in the floor: {', '.join(found.uncounted)}")
+        _frame.sentence(f"not counted in the floor: {', '.join(found.uncounted)}")
     if not found.kinds:
-        click.echo(f"{found.runtime} did not report instructions by layer")
+        _frame.sentence(f"{found.runtime} did not report instructions by layer")
     elif found.most:
         # TFLite joins the names of fused operators.
         parts = [f"{one.name.partition(';')[0]} ({one.above:,})" for one in found.most]
         share = units.percent(found.most_share)
-        click.echo(
+        _frame.sentence(
             f"{share} of the {found.above:,} instructions above the floor are in {len(parts)} of "
             f"{units.several(len(found.layers), 'layer')}: {', '.join(parts)}"
         )
@@ -235,15 +235,15 @@ def _show_diagnosis(diagnosis: diagnose.QuantizationDiagnosis) -> None:
         line = f"logits: {diagnosis.sqnr_db:.1f} dB, the best class is float's on {agreement}"
     else:
         line = f"output: {diagnosis.sqnr_db:.1f} dB, the answer is as float's on {agreement}"
-    click.echo(f"{line} of the images")
+    _frame.sentence(f"{line} of the images")
     if diagnosis.not_told:
-        click.echo(f"not apart from the layer after it: {', '.join(diagnosis.not_told)}")
+        _frame.sentence(f"not apart from the layer after it: {', '.join(diagnosis.not_told)}")
     if diagnosis.most:
-        click.echo(_where(diagnosis))
+        _frame.sentence(_where(diagnosis))
     for number, remedy in enumerate(diagnosis.remedies, start=1):
-        click.echo(f"{number}. {remedy.name}: {remedy.why}; {remedy.command}")
+        _frame.sentence(f"{number}. {remedy.name}: {remedy.why}; {remedy.command}")
     if not diagnosis.remedies:
-        click.echo("nothing needs a remedy")
+        _frame.sentence("nothing needs a remedy")
 
 
 def _where(diagnosis: diagnose.QuantizationDiagnosis) -> str:
@@ -338,7 +338,7 @@ def _show_reasons(comparison: verb.TableComparison) -> None:
     for why, labels in reasons.items():
         distinct = list(dict.fromkeys(labels))
         more = f" and {len(distinct) - 1} more" if len(distinct) > 1 else ""
-        click.echo(f"why: {distinct[0]}{more}: {why}")
+        _frame.sentence(f"why: {distinct[0]}{more}: {why}")
 
 
 def _comparison(row: verb.NetworkComparison) -> tuple[str, ...]:
@@ -365,4 +365,4 @@ def _beside(printed: int | None, counted: int, digits: int) -> tuple[str, str, s
 
 def _show_best(choices: verb.BudgetChoices) -> None:
     _frame.show(choices)
-    click.echo(f"Next: `{choices.choices[0].command}`")
+    _frame.sentence(f"Next: `{choices.choices[0].command}`")

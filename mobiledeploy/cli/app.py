@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from mobiledeploy.cli import _frame
-from mobiledeploy.core import units
 
 
 @click.command(
@@ -47,4 +46,4 @@ def command(
         _frame.emit_json(result)
     else:
         for line in result.lines:
-            click.echo(units.one_line(line))
+            _frame.sentence(line)

@@ -8,7 +8,6 @@ from pathlib import Path
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.steps import defaults
 
@@ -135,7 +134,7 @@ def command(
     else:
         _frame.show(written)
         if written.signature:
-            click.echo(units.one_line(f"signed: {written.signature}"))
+            _frame.sentence(f"signed: {written.signature}")
 
 
 def _answer(record: object, lines: Sequence[str], json: bool) -> None:
@@ -143,7 +142,7 @@ def _answer(record: object, lines: Sequence[str], json: bool) -> None:
         _frame.emit_json(record)
         return
     for line in lines:
-        click.echo(units.one_line(line))
+        _frame.sentence(line)
 
 
 def _refuse_with(mode: str, **others: object) -> None:

@@ -116,14 +116,14 @@ def _show(result: verb.ChoiceResult, most: int | None) -> None:
             _frame.table(table.headers, table.rows, table.title, table.optional, table.names)
             more = len(group.shown()) - len(table.rows)
             if more:
-                click.echo(f"and {more} more that may be the best, or are cheaper: --all")
+                _frame.sentence(f"and {more} more that may be the best, or are cheaper: --all")
             _show_notes(group)
     if result.left_out:
         click.echo()
     for one in result.left_out[:MOST_REASONS]:
         _frame.sentence(f"left out: {one.what} ({one.count}): {one.why}")
     if len(result.left_out) > MOST_REASONS:
-        click.echo(f"and {len(result.left_out) - MOST_REASONS} more reasons; --json has all")
+        _frame.sentence(f"and {len(result.left_out) - MOST_REASONS} more reasons; --json has all")
 
 
 def _answer(group: verb.ChoiceGroup, device: str) -> str:

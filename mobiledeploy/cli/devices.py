@@ -45,7 +45,7 @@ def command(
         return
     _frame.show(result)
     few = sum(bool(device.fix) for device in result.ours)
-    click.echo(f"--all shows the runtimes of the cards, and {few} with too few points")
+    _frame.sentence(f"--all shows the runtimes of the cards, and {few} with too few points")
 
 
 @command.command(

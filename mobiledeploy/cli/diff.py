@@ -116,7 +116,7 @@ def _show_figures(difference: diff_figures.FigureDifference, most: int) -> None:
         )
     if difference.between is None:
         if difference.kind == "counted":
-            click.echo("no layers: a runtime of these figures does not report layers")
+            _frame.sentence("no layers: a runtime of these figures does not report layers")
         return
     _frame.table(
         ("layer", "operator", "kernel", "A", "B", "change"),

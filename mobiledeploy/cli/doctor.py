@@ -108,11 +108,11 @@ def _show(diagnosis: doctor.Installation) -> None:
     _frame.show(diagnosis)
     click.echo()
     if any(p.name == "tensorflow" and p.version is None for p in diagnosis.parts):
-        click.echo(
+        _frame.sentence(
             "A float .tflite or a .pt2 is exported without TensorFlow; all other models need it."
         )
     free = f"{size(diagnosis.free_disk_bytes)} on this disk"
-    click.echo(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
+    _frame.sentence(f"free: {free}{'' if memory is None else f', {size(memory)} of memory'}")
 
 
 def _show_removed(result: doctor.CleanResult, json: bool) -> None:
@@ -130,7 +130,7 @@ def _show_equipment(equipment: Equipment, json: bool) -> None:
         _frame.emit_json(equipment)
         return
     _frame.table(("part", "version"), list(equipment.versions.items()))
-    click.echo(f"the emulator is {equipment.qemu}; next: mobiledeploy bench --device emulator")
+    _frame.sentence(f"the emulator is {equipment.qemu}; next: mobiledeploy bench --device emulator")
 
 
 def _show_contact(record: Path | None, reporter: _frame.Terminal, json: bool) -> None:
@@ -177,4 +177,4 @@ def _show_environment(environment: apart.Environment, json: bool) -> None:
         return
     names = ("litert-torch", "torch", "ai-edge-litert")
     _frame.table(("part", "version"), [(name, environment.versions[name]) for name in names])
-    click.echo(f"it is in {environment.path}; next: mobiledeploy export FILE.pt2 --data DIR")
+    _frame.sentence(f"it is in {environment.path}; next: mobiledeploy export FILE.pt2 --data DIR")

@@ -188,9 +188,11 @@ def command(
     else:
         _frame.show(result)
         if result.reused:
-            click.echo("Nothing changed since these files were made; --force makes them again.")
+            _frame.sentence(
+                "Nothing changed since these files were made; --force makes them again."
+            )
         if result.rows:
-            click.echo("Next: `mobiledeploy bench` times these files more exactly.")
+            _frame.sentence("Next: `mobiledeploy bench` times these files more exactly.")
     _frame.failures(result.failed)
     if result.within is not None:
         click.get_current_context().exit(_CODES[result.within.outcome])

@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from mobiledeploy import __version__
-from mobiledeploy.cli import _settings
-from mobiledeploy.core import units
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core.errors import DeployError, InputError, UsageError
 from mobiledeploy.core.package import project_folders
 
@@ -190,7 +189,7 @@ def _fail(error: DeployError, cause: BaseException) -> int:
         import traceback
 
         traceback.print_exception(cause)
-    click.echo(f"error: {units.one_line(str(error))}", err=True)
+    _frame.error(str(error))
     return error.exit_code
 
 

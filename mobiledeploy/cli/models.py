@@ -31,7 +31,7 @@ def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
         _frame.emit_json(listings)
     elif name is None:
         _frame.show(listings)
-        click.echo("Next: `mobiledeploy models NAME` shows everything about one model.")
+        _frame.sentence("Next: `mobiledeploy models NAME` shows everything about one model.")
     else:
         _detail(listings.models[0])
 
@@ -39,10 +39,10 @@ def command(name: str | None, json: bool, quiet: bool, verbose: int) -> None:
 def _detail(listing: verb.ModelListing) -> None:
     card = listing.card
     low, high = card.resolution_limits
-    click.echo(f"{card.name}: {card.title}, {card.paper} {card.link}".rstrip())
+    _frame.sentence(f"{card.name}: {card.title}, {card.paper} {card.link}".rstrip())
     alpha = "no alpha" if card.default_alpha is None else "any alpha above 0"
     default = "" if card.default_alpha is None else f"alpha {card.default_alpha:g}, "
-    click.echo(
+    _frame.sentence(
         f"{alpha}, resolution {low} to {high}; default {default}"
         f"resolution {card.default_resolution}"
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from mobiledeploy.cli import _frame, _settings
-from mobiledeploy.core import units
 
 if TYPE_CHECKING:
     from mobiledeploy.core.display import Record
@@ -230,7 +229,7 @@ def regress(
     else:
         for one in result.regressions:
             for verdict in one.verdicts:
-                click.echo(units.one_line(f"{verdict.outcome}: {verdict.line}"))
+                _frame.sentence(f"{verdict.outcome}: {verdict.line}")
     code = CODES[result.outcome]
     ctx.exit(0 if code == 3 and on_inconclusive == "warn" else code)
 
@@ -242,7 +241,7 @@ def _show(list_: Record, has_rows: bool, otherwise: str, json: bool) -> None:
     elif has_rows:
         _frame.show(list_)
     else:
-        click.echo(otherwise)
+        _frame.sentence(otherwise)
 
 
 def _csv(results: tuple[Result, ...]) -> None:

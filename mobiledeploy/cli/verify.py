@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from mobiledeploy.cli import _frame
-from mobiledeploy.core import units
 
 _WRONG = 1
 
@@ -59,5 +58,5 @@ def command(
         _frame.emit_json(result)
     else:
         for line in result.lines:
-            click.echo(units.one_line(line))
+            _frame.sentence(line)
     click.get_current_context().exit(0 if result.sound else _WRONG)

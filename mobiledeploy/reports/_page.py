@@ -32,6 +32,8 @@ MOST_COLD = 100
 """So many cold starts are listed, the newest ones."""
 MOST_VERDICTS = 100
 """So many judgements are listed, the newest ones."""
+_BETWEEN_RUNS_S = 2
+"""Seconds between two verdicts of different runs of a gate about one file, at least."""
 LONGEST_LAYER = 44
 """Characters of a layer's name; a longer one is shortened in its middle."""
 SIGNS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "error": "!"}
@@ -171,7 +173,8 @@ def data(report: Report) -> dict[str, Any]:
 
 
 def _words(r: Result) -> tuple[str, ...]:
-    target = f"{r.runtime} {r.runtime_version}, {units.several(r.threads, 'thread')}"
+    runtime = f"{r.runtime} {r.runtime_version}".strip()
+    target = f"{runtime}, {units.several(r.threads, 'thread')}"
     if r.delegate:
         target += ", no delegate" if r.delegate == "none" else f", {r.delegate}"
     if r.recorded:
@@ -218,18 +221,31 @@ def judgements(report: Report) -> Iterator[Judgement]:
     checks: tuple[Check | Regression, ...] = (*report.checks, *report.regressions)
     for check in checks:
         yield Judgement("", "check", check.path, check.outcome, _lines(check.verdicts))
-    runs: dict[tuple[str, str, str], list[StoredVerdict]] = {}
-    for v in report.verdicts:
-        # The verdicts of one run are stored within moments.
-        key = (moment(v.made_at), v.gate, v.artifact_sha256)
-        if key not in runs and len(runs) == MOST_VERDICTS:
-            break
-        runs.setdefault(key, []).append(v)
     known = names(report.results)
-    for (when, gate, sha), verdicts in runs.items():
+    for verdicts in _runs(report.verdicts):
+        newest = verdicts[0]
+        sha = newest.artifact_sha256
         artifact = known.get(sha, f"file {sha[:12]}")
         outcome = gravest({v.outcome for v in verdicts})
-        yield Judgement(when, gate, artifact, outcome, _lines(verdicts))
+        when = moment(newest.made_at)
+        # They were stored in the order in which a gate tells them.
+        yield Judgement(when, newest.gate, artifact, outcome, _lines(reversed(verdicts)))
+
+
+def _runs(verdicts: Iterable[StoredVerdict]) -> list[list[StoredVerdict]]:
+    """The verdicts of each run of a gate about a file, newest first; the newest runs."""
+    runs: list[list[StoredVerdict]] = []
+    latest: dict[tuple[str, str], list[StoredVerdict]] = {}
+    for v in verdicts:
+        run = latest.get((v.gate, v.artifact_sha256))
+        # Those of one run are stored within moments of each other.
+        if run is None or _seconds(run[-1].made_at) - _seconds(v.made_at) > _BETWEEN_RUNS_S:
+            if len(runs) == MOST_VERDICTS:
+                break
+            run = latest[v.gate, v.artifact_sha256] = []
+            runs.append(run)
+        run.append(v)
+    return runs
 
 
 def cold_starts(report: Report) -> dict[str, Any] | None:
@@ -262,9 +278,12 @@ def cold_starts(report: Report) -> dict[str, Any] | None:
 
 
 def _lines(verdicts: Iterable[Verdict | StoredVerdict]) -> tuple[str, ...]:
-    """The verdicts in words; classes that passed are one line, for there are many."""
+    """The verdicts in words, those that did not pass first.
+
+    Classes that passed are one line, for there are many.
+    """
     told, classes = [], 0
-    for v in verdicts:
+    for v in sorted(verdicts, key=lambda one: one.outcome == "pass"):
         if v.metric == "class" and v.outcome == "pass":
             classes += 1
         else:

@@ -150,15 +150,16 @@ def _interval(x: dict[str, Any], y: dict[str, Any], way: str, field: str) -> dic
 def history() -> dict[str, Any]:
     """A small plot of one file's figures on one target over time.
 
-    Its points are `when y low high verdict`; the page says what the vertical axis is and how far it
-    goes.
+    Its points are `when date y low high verdict`; the page says what the vertical axis is and how
+    far it goes.
     """
     x = {
         "field": "when",
         "type": "temporal",
         "title": None,
         "axis": {"tickCount": 3, "labelOverlap": True, "grid": False},
-        "scale": {"padding": 8},
+        # The tables are in UTC, too.
+        "scale": {"type": "utc", "padding": 8},
     }
     y = {
         "field": "y",
@@ -211,7 +212,7 @@ def history() -> dict[str, Any]:
                         },
                     },
                     "tooltip": [
-                        {"field": "when", "type": "temporal", "format": "%Y-%m-%d %H:%M"},
+                        {"field": "date", "type": "nominal", "title": "when (UTC)"},
                         {"field": "y", "title": "figure"},
                         {"field": "verdict"},
                     ],

@@ -207,11 +207,10 @@ def _cost(rows: Sequence[Result], target: tuple[str, str]) -> tuple[str, str]:
         return f"{r.instructions / 1e6:.4g} M instructions", ""
     if r is None or r.latency_ns is None:
         return "–", ""
-    value = f"{r.latency_ns / 1e6:.4g} ms"
     if r.latency_interval_ns is None:
-        return value, ""
-    low, high = (ns / 1e6 for ns in r.latency_interval_ns)
-    return value, f"{low:.4g} to {high:.4g}"
+        return units.duration(r.latency_ns), ""
+    value, low, high = units.durations((r.latency_ns, *r.latency_interval_ns))
+    return value, f"{low.partition(' ')[0]} to {high}"
 
 
 def _accepted(a: AcceptedDifference) -> AcceptedRow:

@@ -113,7 +113,13 @@ class Analysis(Record):
             for s in self.shares
         )
         return (
-            Table(headers, layers, f"{self.name}: {self.source}", names=("layer",)),
+            Table(
+                headers,
+                layers,
+                f"{self.name}: {self.source}",
+                optional=("per byte", "kind", "output"),
+                names=("layer",),
+            ),
             Table(("kind of layer", "layers", "mult-adds", "params"), kinds),
             *target_core.tables({self.name: self.core_choice} if self.core_choice else {}),
             *shrunk_layers.tables(self.shrunk_layers),
@@ -215,7 +221,7 @@ class BudgetChoices(Record):
             for choice in self.choices
         )
         headers = ("published", "alpha", "resolution", "top-1", "mult-adds", "int8 weights")
-        return (Table((*headers, "source"), rows),)
+        return (Table((*headers, "source"), rows, optional=("source", "int8 weights")),)
 
 
 def analyze(

@@ -31,7 +31,7 @@ class DeviceList(Record):
         title = "device cards: latency is estimated, not measured"
         return (
             *self._machine_tables(),
-            Table(headers, cards, title, names=("device", "what it is")),
+            Table(headers, cards, title, names=("what it is",)),
         )
 
     def all_tables(self) -> tuple[Table, ...]:

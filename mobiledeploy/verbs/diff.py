@@ -74,6 +74,7 @@ class Difference(Record):
             ),
             tuple(_row(pair, own) for pair in self.layers[:most]),
             f"{self.a} {sizes[0]} → {self.b} {sizes[1]}",
+            optional=("operator", "odd", "own error", "instructions"),
             names=("layer",),
         )
 

@@ -29,7 +29,8 @@ class ModelListings(Record):
         """A row for each card, at its defaults."""
         headers = ("model", "paper", "alphas", "resolution", "mult-adds", "params", "top-1")
         rows = tuple(map(_row, self.models))
-        return (Table((*headers, "weights"), rows, optional=("paper", "resolution")),)
+        optional = ("paper", "resolution", "weights", "alphas")
+        return (Table((*headers, "weights"), rows, optional=optional),)
 
 
 def models(name: str | None = None) -> ModelListings:

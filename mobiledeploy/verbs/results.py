@@ -121,9 +121,9 @@ class ResultList(Record):
         # What a card estimated for a timing stands beside it.
         estimates = ("estimated", "error") if any(r.forecast for r in self.results) else ()
         rows = tuple(_row(r, metric, bool(estimates)) for r in self.results)
-        optional = ("when", "judged on", "size")
+        optional = ("when", "judged on", "size", "id", "kind", metric)
         headers = (*headers, *estimates, "instructions", "when", "id")
-        return (Table(headers, rows, optional=optional),)
+        return (Table(headers, rows, optional=optional, names=("model",)),)
 
 
 def _row(r: Result, header: str, has_estimates: bool) -> tuple[str, ...]:

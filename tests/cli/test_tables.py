@@ -104,7 +104,7 @@ def test_the_folder_of_all_files_goes_to_the_title():
 def test_without_room_for_columns_each_row_is_a_list():
     lines = printed(30, *RESULTS, "figures")
     assert lines[0] == "figures"
-    assert "model         mobilenet_v1_0.5_160 demo" in lines
+    assert lines[1:3] == ["model", " " * 14 + "mobilenet_v1_0.5_160"]
     assert "id            9" in lines
 
 
@@ -113,6 +113,35 @@ def test_without_a_terminal_lines_are_whole_and_text_is_on_the_left(capsys):
     assert capsys.readouterr().out == (
         "both\nname  what         n\na     long words  12\nbcd   no           3\n"
     )
+
+
+def test_of_many_rows_without_room_each_is_a_line_and_a_sentence():
+    headers, rows = RESULTS
+    lines = printed(30, headers, rows * 3, "figures")
+    assert max(map(len, lines)) <= 30
+    assert lines.count("mobilenet_v1_0.5_160 demo") == 6
+    assert "  recipe: int8_best.tflite," in lines
+    # What a row does not have is not told.
+    assert not any("instructions" in line for line in lines)
+
+
+def test_a_long_path_breaks_behind_a_folder():
+    rows = [
+        (f"build/{name}/int8_best.tflite", f"{name[0]} x " * 7) for name in ("a" * 20, "b" * 20)
+    ]
+    lines = printed(50, ("file", "what"), rows)
+    assert lines[0] == "in build"
+    cells = [line.split(" ")[0] for line in lines[2:]]
+    assert [cell for cell in cells if cell] == [
+        *("a" * 20 + "/", "int8_best.tflite"),
+        *("b" * 20 + "/", "int8_best.tflite"),
+    ]
+
+
+def test_a_command_in_a_sentence_is_one_line():
+    command = "Next: `mobiledeploy export --arch mobilenet_v2 --alpha 0.75`"
+    assert _tables.wrapped(command, 30) == command
+    assert _tables.wrapped("words and " * 4, 20).count("\n") == 1
 
 
 LAYERS = tuple(

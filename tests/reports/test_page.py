@@ -179,17 +179,17 @@ def test_the_best_file_within_a_latency_comes_first(browser, tmp_path) -> None:
     low, high = choice_.share_interval(0.67, 100)
     percent = f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"
     assert texts(browser, "#cards dd") == [
-        *("67 %", percent),
-        *("2 ms", "95 % interval 1.8 to 2.2 ms; litert 2.1, 1 thread, xnnpack"),
-        *("1 MB", "recipe_b.tflite"),
+        *("67.0 %", percent),
+        *("2.00 ms", "95 % interval 1.80 to 2.20 ms; litert 2.1, 1 thread, xnnpack"),
+        *("1.00 MB", "recipe_b.tflite"),
     ]
     # One image more is a tie.
-    assert texts(browser, "#ties") == ["The images do not tell it from net_0 recipe_a.tflite."]
+    assert texts(browser, "#ties") == ["A tie on these images: recipe_a.tflite."]
     # What may need more than the limit is not within it.
     assert "net_0 recipe_a.tflite is" in within(browser, "2")
     assert texts(browser, "#ties") == [""]
     assert within(browser, "0.5").endswith(
-        "None of 3 files is within 0.5 ms, measured on host: net_0 recipe_a.tflite needs 1 ms."
+        "None of 3 files is within 0.5 ms, measured on host: net_0 recipe_a.tflite needs 1.00 ms."
     )
     assert "Whatever it costs" in within(browser, "")
     assert "net_0 recipe_c.tflite is" in texts(browser, "#sentence")[0]
@@ -199,7 +199,7 @@ def test_files_of_one_name_are_told_apart(browser, tmp_path) -> None:
     rows = [dataclasses.replace(r, recipe="int8_ptq") for r in CHOICE.results]
     opened(browser, dataclasses.replace(CHOICE, results=tuple(rows)), tmp_path)
     assert "net_0 int8_ptq.tflite (bbbbbbbb) is the most" in texts(browser, "#sentence")[0]
-    assert "net_0 int8_ptq.tflite (aaaaaaaa)." in texts(browser, "#ties")[0]
+    assert ": int8_ptq.tflite (aaaaaaaa)." in texts(browser, "#ties")[0]
     notes = texts(browser, "#rows td.name small")
     assert notes == [f"int8_ptq.tflite ({sha * 8})" for sha in "abc"]
 
@@ -219,7 +219,8 @@ def test_a_column_that_is_empty_or_the_same_is_left_out(browser, tmp_path) -> No
     heads = ["file", "Top-1 (%)", "latency (ms)", "size (MB)", "mult-adds (millions)", "date (UTC)"]
     assert texts(browser, "#rows th") == heads
     assert texts(browser, "#rows caption") == [
-        "Newest first. All of them: measured; host; litert 2.1, 1 thread, xnnpack; photos 99999999"
+        "Newest first. In every row: kind measured; device host; "
+        "target litert 2.1, 1 thread, xnnpack; judged on photos 99999999"
     ]
 
 

@@ -146,7 +146,7 @@ def test_the_leaderboard_shares_places_among_ties() -> None:
     assert [bool(row.tie) for row in board.rows] == [False, True, False, True]
     assert board.rows[1].tie.startswith("-1.0 points (") and board.rows[1].tie.endswith("a tie")
     assert board.rows[0].interval == "83.6 to 95.8 %"
-    assert board.rows[0].costs == (("1 ms", "0.9 to 1.1"),)
+    assert board.rows[0].costs == (("1 ms", "0.9 to 1.1 ms"),)
 
 
 def test_without_answers_equal_figures_share_a_place() -> None:

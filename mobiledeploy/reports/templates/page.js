@@ -24,6 +24,13 @@ for (const spec of Object.values(fronts).flatMap((specs) => Object.values(specs)
   color.scale.domain = [...words.recipe].sort();
   shape.scale = { domain: [...words.format].sort() };
 }
+// A legend names what figures of its axis have: a detector's recipes do not stand beside a classifier's.
+for (const [axis, specs] of Object.entries(fronts)) {
+  const rows = [...Array(count).keys()].filter((i) => columns.value[i] !== null && sets[word("images", i)]?.[0] === axis);
+  for (const { layer } of Object.values(specs))
+    for (const [channel, name] of [["color", "recipe"], ["shape", "format"]])
+      layer.at(-1).encoding[channel].legend.values = [...new Set(rows.map((i) => word(name, i)))].sort();
+}
 for (const form of ["filters", "budget"])
   document.getElementById(form).addEventListener("submit", (event) => event.preventDefault());
 let shown = ROWS, chosen = [];
@@ -134,7 +141,7 @@ function point(i, x, device, [x_low, x_high] = [x, x]) {
   const value = columns.value[i], [value_low, value_high] = interval(i) ?? [value, value];
   return { sha: word("artifact", i), model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
     x, x_low, x_high, value, value_low, value_high,
-    shown: x_low < x_high ? `${short(x)} (${range([x_low, x_high], "")})` : String(short(x)),
+    shown: x_low < x_high ? `${fixed(x)} (${range([x_low, x_high], "")})` : fixed(x),
     judged: interval(i) ? `${value} (${range(interval(i), "", 3)})` : String(value) };
 }
 
@@ -186,13 +193,16 @@ function frontPart(name, rows) {
   section.hidden = !all.length;
   if (!all.length) return null;
   const best = [...new Set(all.map((p) => p.device))].flatMap((d) => tied(front(all.filter((p) => p.device === d))));
+  const several = new Set(all.map((p) => p.device)).size > 1;
   const axis = sets[images.value][0], unit = axis.endsWith("(%)") ? " %" : "";
   const step = Math.max(1, Math.ceil(all.length / DRAWN));
   const some = step === 1 ? all : [...best, ...all.filter((_, k) => k % step === 0)];
   caption(name, `${all.length.toLocaleString("en")} point${all.length === 1 ? "" : "s"}, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (images.value && `, judged on ${images.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.`);
+    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}${several ? ` on ${p.device}` : ""}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.` +
+    (best.some((p) => p.value_low < p.value_high || p.x_low < p.x_high) ? " Lines through points are 95 % intervals" +
+      (best.some((p) => p.tie) ? "; a dashed one is that of a tie." : ".") : ""));
   const ties = best.filter((p) => p.tie);
   // Of no ties, one without length, which is not seen.
   if (!ties.length) ties.push({ ...best[0], low: best[0].value, high: best[0].value });
@@ -222,11 +232,16 @@ const within = document.getElementById("within");
 let limited = "";
 within.addEventListener("input", () => best(chosen));
 
-// Four digits of a figure: its interval is no narrower.
-const short = (x, digits = 4) => (x === null ? null : Number(x.toPrecision(digits)));
+// Four digits of a figure: its interval is no narrower. Zeros stay, so that figures of a column
+// have their points below each other. The ends of an interval have the decimals of the lower one.
+function fixed(x, digits = 4, like = x) {
+  if (x === null) return null;
+  const before = Math.floor(Math.log10(Math.abs(like) || 1)) + 1;
+  return x.toFixed(Math.min(Math.max(digits - before, 0), 12));
+}
 
 function range([low, high], unit, digits = 4) {
-  return `${short(low, digits)} to ${short(high, digits)}${unit}`;
+  return `${fixed(low, digits)} to ${fixed(high, digits, low)}${unit}`;
 }
 
 function card(title, value, note) {
@@ -271,7 +286,7 @@ function best(all) {
     where = `${limit === Infinity ? "Whatever it costs" : `Within ${limit}${unit}`}, ${kind} on ${device}, `;
     if (!fitting.length) {
       const least = rows.reduce((a, b) => (cost(b) < cost(a) ? b : a));
-      text("sentence", `None of ${of} is within ${limit}${unit}, ${kind} on ${device}: ${named(least)} needs ${short(cost(least), 3)}${unit}.`);
+      text("sentence", `None of ${of} is within ${limit}${unit}, ${kind} on ${device}: ${named(least)} needs ${fixed(cost(least), 3)}${unit}.`);
       return null;
     }
   }
@@ -283,22 +298,22 @@ function best(all) {
   const sentence = `${where}${named(winner)} is the most accurate of ${of}.`;
   text("sentence", sentence[0].toUpperCase() + sentence.slice(1));
   const bounds = interval(winner);
-  cards.append(card(`${metric} on ${data || "its images"}`, `${short(columns.value[winner], 3)}${percent}`,
+  cards.append(card(`${metric} on ${data || "its images"}`, `${fixed(columns.value[winner], 3)}${percent}`,
     bounds ? `95 % interval ${range(bounds, percent, 3)}` : "no interval is known"));
   if (kind)
-    cards.append(card(`${counted ? "Instructions" : "Latency"}, ${kind}`, `${short(columns.x[winner], 3)}${counted ? " M" : unit}`,
-      columns.low[winner] !== null ? `95 % interval ${range([columns.low[winner], columns.high[winner]], unit)}; ${word("target", winner)}`
+    cards.append(card(`${counted ? "Instructions" : "Latency"}, ${kind}`, `${fixed(columns.x[winner], 3)}${counted ? " M" : unit}`,
+      columns.low[winner] !== null ? `95 % interval ${range([columns.low[winner], columns.high[winner]], unit, 3)}; ${word("target", winner)}`
         : word("target", winner)));
   if (columns.size[winner] !== null)
-    cards.append(card("Size of the file", `${short(columns.size[winner], 3)} MB`, fileOf(winner) + hash(winner)));
+    cards.append(card("Size of the file", `${fixed(columns.size[winner], 3)} MB`, fileOf(winner) + hash(winner)));
   const same = new Map();
   for (const i of fitting)
     if (word("artifact", i) !== word("artifact", winner) && isTie(gain({ sha: word("artifact", i) }, { sha: word("artifact", winner) })))
-      same.set(word("artifact", i), named(i));
+      same.set(word("artifact", i), columns.model[i] === columns.model[winner] ? fileOf(i) + hash(i) : named(i));
   const list = [...same.values()];
   if (list.length)
-    text("ties", `The images do not tell it from ${list.slice(0, TIES).join(", ")}` +
-      (list.length > TIES ? ` and ${list.length - TIES} more.` : "."));
+    text("ties", `A tie on these images: ${list.slice(0, TIES).join(", ")}` +
+      (list.length > TIES ? `, and ${list.length - TIES} more.` : "."));
   return winner;
 }
 
@@ -309,18 +324,29 @@ function scale(points) {
   return [Math.max(0, middle - half), middle + half];
 }
 
-let drawnHistories = [];
-function historyParts(first) {
-  const model = pick.model.value || (first === null ? words.model.find((w) => w) : word("model", first)) || "";
-  const code = words.model.indexOf(model);
-  const rows = wanted(["kind", "device", "recipe"], false).filter((i) => columns.model[i] === code && columns.x[i] !== null);
+// The figures of each file of a model on each target, where there are several; the longest first.
+function seriesOf(rows, code) {
   const series = new Map();
   for (const i of rows) {
+    if (columns.model[i] !== code) continue;
     const name = `${fileOf(i)}, ${word("kind", i)} on ${word("device", i)}, ${word("target", i)}`;
     if (!series.has(name)) series.set(name, []);
     series.get(name).push(i);
   }
-  const several = [...series].filter(([, list]) => list.length > 1).sort((a, b) => b[1].length - a[1].length);
+  return [...series].filter(([, list]) => list.length > 1).sort((a, b) => b[1].length - a[1].length);
+}
+
+let drawnHistories = [];
+function historyParts(first) {
+  let model = pick.model.value || (first === null ? words.model.find((w) => w) : word("model", first)) || "";
+  const rows = wanted(["kind", "device", "recipe"], false).filter((i) => columns.x[i] !== null);
+  let several = seriesOf(rows, words.model.indexOf(model));
+  if (!several.length && !pick.model.value) {
+    // The best file is new: the model of most figures has a history instead.
+    const counts = words.model.map((_, code) => rows.filter((i) => columns.model[i] === code).length);
+    model = words.model[counts.indexOf(Math.max(...counts))] ?? model;
+    several = seriesOf(rows, words.model.indexOf(model));
+  }
   document.getElementById("history").hidden = !several.length;
   drawnHistories.forEach((view) => view.finalize());
   drawnHistories = [];
@@ -335,6 +361,7 @@ function historyParts(first) {
     const [, title] = kinds[word("kind", list[0])], step = Math.ceil(list.length / (DRAWN / PLOTS));
     const points = list.filter((_, k) => k % step === 0).map((i) => ({
       when: columns.when[i] * 1000, y: columns.x[i], low: columns.low[i] ?? columns.x[i], high: columns.high[i] ?? columns.x[i],
+      date: new Date(columns.when[i] * 1000).toISOString().slice(0, 16).replace("T", " "),
       verdict: sooner.get(word("artifact", i)) ?? "not judged" }));
     const figure = document.createElement("figure"), heading = document.createElement("h3"), view = document.createElement("div");
     const note = document.createElement("figcaption");
@@ -345,7 +372,8 @@ function historyParts(first) {
     figure.append(heading, view, note);
     place.append(figure);
     const { x, y } = history.encoding, times = points.map((p) => p.when);
-    const format = Math.max(...times) - Math.min(...times) > 2 * 86400e3 ? "%b %-d" : "%b %-d %H:%M";
+    const span = Math.max(...times) - Math.min(...times);
+    const format = span > 4 * 86400e3 ? "%b %-d" : span > 1200e3 ? "%b %-d %H:%M" : "%H:%M:%S";
     const spec = { ...history, datasets: { points }, encoding: { x: { ...x, axis: { ...x.axis, format } },
       y: { ...y, scale: { ...y.scale, domain: scale(points) } } } };
     parts.push({ place: figure, draw: async () => {
@@ -359,12 +387,12 @@ function historyParts(first) {
 const COLUMNS = [
   { head: "file", of: (i) => word("model", i) || word("artifact", i), note: (i) => fileOf(i) + hash(i), name: "name",
     href: (i) => pages[word("model", i)] },
-  { head: () => sets[images.value]?.[0] ?? "metric", of: (i) => short(columns.value[i]), note: (i) => interval(i) && range(interval(i), "", 3), name: "n" },
-  { head: "latency (ms)", of: (i) => (word("kind", i) === "counted" ? null : short(columns.x[i])),
+  { head: () => sets[images.value]?.[0] ?? "metric", of: (i) => fixed(columns.value[i], 3), note: (i) => interval(i) && range(interval(i), "", 3), name: "n" },
+  { head: "latency (ms)", of: (i) => (word("kind", i) === "counted" ? null : fixed(columns.x[i])),
     note: (i) => columns.low[i] !== null && range([columns.low[i], columns.high[i]], ""), name: "n" },
-  { head: "instructions (millions)", of: (i) => (word("kind", i) === "counted" ? short(columns.x[i]) : null), name: "n" },
-  { head: "size (MB)", of: (i) => short(columns.size[i]), name: "n" },
-  { head: "mult-adds (millions)", of: (i) => short(columns.multadds[i]), name: "n" },
+  { head: "instructions (millions)", of: (i) => (word("kind", i) === "counted" ? fixed(columns.x[i]) : null), name: "n" },
+  { head: "size (MB)", of: (i) => fixed(columns.size[i]), name: "n" },
+  { head: "mult-adds (millions)", of: (i) => fixed(columns.multadds[i]), name: "n" },
   { head: "date (UTC)", of: (i) => new Date(columns.when[i] * 1000).toISOString().slice(0, 10),
     note: (i) => new Date(columns.when[i] * 1000).toISOString().slice(11, 16) },
   { head: "kind", of: (i) => word("kind", i) || null, shared: true },
@@ -399,10 +427,10 @@ function table() {
   const used = [], same = [];
   for (const column of COLUMNS) {
     const first = chosen.length ? column.of(chosen[0]) : null;
-    if (column.shared && first !== null && chosen.length > 1 && chosen.every((i) => column.of(i) === first)) same.push(first);
+    if (column.shared && first !== null && chosen.length > 1 && chosen.every((i) => column.of(i) === first)) same.push(`${column.head} ${first}`);
     else if (chosen.some((i) => column.of(i) !== null)) used.push(column);
   }
-  document.querySelector("#rows caption span").textContent = "Newest first" + (same.length ? `. All of them: ${same.join("; ")}` : "");
+  document.querySelector("#rows caption span").textContent = "Newest first" + (same.length ? `. In every row: ${same.join("; ")}` : "");
   document.querySelector("#rows thead tr").replaceChildren(...used.map(({ head, name }) => {
     const heading = document.createElement("th");
     heading.scope = "col";
