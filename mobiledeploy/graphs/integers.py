@@ -108,21 +108,24 @@ def integers(
     """
     recipe = recipe_manager.RecipeManager()
     recipe.add_static_config(".*", _ALL, activation_bits, 8, _GRANULARITIES[granularity])
-    if float_ends:
-        for end in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-            recipe.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    floats = Graph(content)
+    # One scope is all outputs: those of an operator that chooses boxes stay float together.
+    in_float = float_ends or {floats.name(i) for i in floats.outputs} <= set(float_tensors)
+    ends = [qtyping.TFLOperationName.INPUT] * float_ends
+    ends += [qtyping.TFLOperationName.OUTPUT] * in_float
+    for end in ends:
+        recipe.add_quantization_config(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
     for name in float_tensors:
         # A scope is the names of an operator's outputs, each followed by a semicolon.
         recipe.add_quantization_config(
             f"^{re.escape(name)};$", _ALL, algorithm_key=AlgorithmName.NO_QUANTIZE
         )
     extents = {name: _extent(low, high) for name, (low, high) in ranges.items()}
-    floats = Graph(content)
     graph = _quantize(content, floats, recipe, extents)
     _put_on_codes(graph, ranges, activation_bits, frozenset(float_tensors))
     _code_unread_parts(graph)
     _find_best_codes(graph)
-    if not float_ends:
+    if not in_float:
         _code_outputs(graph)
     _keep_biases_in_range(graph, floats)
     return graph.pack()

@@ -32,6 +32,14 @@ def outputs() -> tuple[ModelOutput, ...]:
     return tuple(ModelOutput(*end) for end in zip(NAMES, shapes, strict=True))
 
 
+def chosen(graph: Graph) -> tuple[str, ...]:
+    """The names of what the operator gives in a model that ends in it; they are never integers."""
+    kind = f"CUSTOM:{NAME}"
+    return tuple(
+        graph.name(int(i)) for op in graph.ops if graph.kind(op) == kind for i in op.outputs
+    )
+
+
 def boxes(signature: Signature) -> tuple[int, Anchors]:
     """The place of the raw boxes among the outputs, and their anchors; InputError without them."""
     for place, end in enumerate(signature.outputs):

@@ -15,7 +15,7 @@ from mobiledeploy.core import arrays, inputs
 from mobiledeploy.core.batches import Images
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import InputOutput, QuantizedGraph, Recipe
-from mobiledeploy.graphs import float16, matrices, ranges
+from mobiledeploy.graphs import float16, matrices, postprocess, ranges
 from mobiledeploy.graphs import integers as maker
 from mobiledeploy.graphs.graph import Graph
 
@@ -42,7 +42,8 @@ def start(
 ) -> QuantizedGraph:
     """A float TFLite's quantized graph; the ranges are the smallest and largest values on `images`.
 
-    `float_layers` names layers that stay float; see `tensors_of`.
+    `float_layers` names layers that stay float; see `tensors_of`. So does an operator that chooses
+    boxes: classes have no grid.
     """
     refuse_unknown(recipe)
     graph = Graph(floats)
@@ -52,7 +53,8 @@ def start(
         graph.make_names_unique()
         floats = graph.pack()
     tensors = tensors_of(graph, float_layers, output_names)
-    plain = QuantizedGraph(recipe, io, floats, {}, kept=tensors)
+    kept = (*tensors, *postprocess.chosen(graph))
+    plain = QuantizedGraph(recipe, io, floats, {}, kept=kept)
     return dataclasses.replace(plain, ranges=ranges.extents(ranges.channels_of(plain, images)))
 
 

@@ -761,8 +761,11 @@ class _Press:
 
     def _warn_float_outputs(self, recipe: Recipe, result: QuantizedGraph) -> None:
         """Says which outputs are float although integers were requested."""
-        from mobiledeploy.graphs import quantized
+        from mobiledeploy.graphs import postprocess, quantized
+        from mobiledeploy.graphs.graph import Graph
 
+        if postprocess.chosen(Graph(result.floats)):
+            return
         places = quantized.float_outputs(result)
         if places and self.request.io == "int8" and not self.request.keep_float:
             names = " and ".join(self.signature.outputs[place].name for place in places)
