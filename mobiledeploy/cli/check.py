@@ -266,7 +266,7 @@ def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
         )
         words = f"{c.model} {c.recipe} {c.format}: "
         if c.artifact_before is None:
-            words += f"new, {title} {now} of {c.images} images"
+            words += f"new, {title} {now}"
         else:
             words += f"{title} {before} -> {now}"
             words += (
