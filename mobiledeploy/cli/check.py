@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, Unpack
 
 import click
 
-from mobiledeploy.cli import _frame, _settings, _tables
+from mobiledeploy.cli import _frame, _settings
 from mobiledeploy.core import units
 from mobiledeploy.core.errors import DeployError
 from mobiledeploy.steps import defaults
@@ -224,6 +224,9 @@ def _github(report: Report, terminal: _frame.Terminal) -> None:
 
 
 def _show(report: Report, quiet: bool) -> None:
+    # Not at the top: help prints no table.
+    from mobiledeploy.cli import _tables
+
     _frame.show(report)
     # The table has the whole paths.
     names = _tables.endings([check.path for check in report.checks])
