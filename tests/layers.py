@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.types import AnchorLevel, Anchors, ModelOutput, Signature
+from mobiledeploy.graphs import postprocess
 from tests.lite import Lite
 
 SIDE = 10
@@ -193,3 +196,30 @@ def silenced(net, x, value, count=16, dead=slice(8, 16), **more):
     bias = net.bias(count)
     bias[dead] = value
     return net.conv(x, count, weights=weights, bias=bias, **more)
+
+
+def detector_that_chooses() -> bytes:
+    """A float detector of an image and two classes that ends in LiteRT's operator for boxes."""
+    net = Network()
+    anchors = Anchors((AnchorLevel((SIDE, SIDE), ((0.3, 0.3),)),), (10.0, 10.0, 5.0, 5.0))
+    raw = Signature(
+        (),
+        (
+            ModelOutput("boxes", (anchors.count, 4), anchors=anchors),
+            ModelOutput("scores", (anchors.count, 2), "sigmoid"),
+        ),
+    )
+    x = net.conv(net.image, 8, kernel=3)
+    ends = []
+    for end in raw.outputs:
+        shape = (1, *end.shape)
+        sides = net.lite.constant(np.array(shape, np.int32))
+        values = net.conv(x, shape[-1], activation="NONE")
+        ends.append(
+            net.lite.op(
+                "RESHAPE", [values, sides], shape, options="ReshapeOptions", newShape=[*shape]
+            )
+        )
+    ends[1] = net.lite.op("LOGISTIC", [ends[1]], net.lite.shape(ends[1]))
+    content = postprocess.append(net.file(*ends), raw)
+    return FORMATS.load("tflite").seal(content, ["image"], [*postprocess.NAMES])

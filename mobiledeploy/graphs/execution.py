@@ -14,6 +14,8 @@ from mobiledeploy.core.errors import InputError, first_line
 from mobiledeploy.core.ports import Array
 from mobiledeploy.graphs.graph import CASTS, Floats, Graph
 
+_CHOOSES_BOXES = b"TFLite_Detection_PostProcess"
+
 
 class Walk:
     """The values of a graph's tensors for many images, operator by operator.
@@ -103,7 +105,10 @@ def interpreter(
     every_tensor: bool = False,
     shapes: Mapping[int, Sequence[int]] | None = None,
 ) -> Any:
-    """LiteRT's interpreter on all cores, allocated; InputError if it rejects the file.
+    """LiteRT's interpreter, allocated; InputError if it rejects the file.
+
+    It runs on all cores, but for a detector that chooses its boxes: with several threads LiteRT's
+    operator leaves out whole classes (https://github.com/tensorflow/tensorflow/issues/56058).
 
     `every_tensor` keeps the tensors between operators for `get_tensor`; `shapes` are other shapes
     of inputs.
@@ -111,7 +116,7 @@ def interpreter(
     try:
         engine = Interpreter(
             model_content=content,
-            num_threads=leases.cores(),
+            num_threads=1 if _CHOOSES_BOXES in content else leases.cores(),
             experimental_preserve_all_tensors=every_tensor,
             # XNNPACK does not expose the tensors between its operators.
             experimental_op_resolver_type=(

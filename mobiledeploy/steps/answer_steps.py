@@ -6,13 +6,15 @@ do. `docs/phones.md` has the figures that the limits follow from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mobiledeploy.core import artifacts
+import numpy as np
+
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import Array
-from mobiledeploy.core.types import Artifact, ModelOutput
+from mobiledeploy.core.types import ModelOutput
 
 LEVELS = 255
 """The steps of the whole range of an output."""
@@ -62,10 +64,23 @@ class AnswerDistance:
         return f"{steps:.3g} {unit}"
 
 
-def chooses_boxes(artifact: Artifact) -> bool:
-    """Whether the file chooses its boxes itself, so that none has a place of its own."""
-    ends = artifacts.signature(artifact).outputs
-    return artifact.spec.task == "detection" and len(ends) == _CHOSEN
+def chooses_boxes(task: str, ends: Sequence[ModelOutput]) -> bool:
+    """Whether a file with these outputs chooses its boxes, so that none has a place of its own."""
+    return task == "detection" and len(ends) == _CHOSEN
+
+
+def rows_of_boxes_apart(one: Array, other: Array, ends: Sequence[ModelOutput]) -> float | None:
+    """`boxes_apart` of the rows [N, values] that are farthest; None if the rows are cut short."""
+    counts = [math.prod(end.shape) for end in ends]
+    if sum(counts) != one.shape[1]:
+        return None
+    edges = np.cumsum(counts)[:-1]
+
+    def parts(row: Array) -> list[Array]:
+        pairs = zip(np.split(row, edges), ends, strict=True)
+        return [part.reshape(end.shape) for part, end in pairs]
+
+    return max(boxes_apart(parts(a), parts(b), ends) for a, b in zip(one, other, strict=True))
 
 
 def boxes_apart(one: Sequence[Array], other: Sequence[Array], ends: Sequence[ModelOutput]) -> float:

@@ -20,7 +20,7 @@ def apart(
     The step of a float output is a 255th of the range of `others`.
     """
     ends = artifacts.signature(artifact).outputs
-    if not answer_steps.chooses_boxes(artifact):
+    if not answer_steps.chooses_boxes(artifact.spec.task, ends):
         return answer_steps.farthest(
             [_steps_apart(*pair) for pair in zip(outputs, others, strict=True)], ends
         )

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import inputs, records
+from mobiledeploy.core import artifacts, inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
-from mobiledeploy.core.ports import Reporter, Samples
+from mobiledeploy.core.ports import Array, Reporter, Samples
 from mobiledeploy.core.types import (
     Artifact,
     Contract,
@@ -29,6 +29,7 @@ from mobiledeploy.core.types import (
     Signature,
 )
 from mobiledeploy.steps import (
+    answer_steps,
     answers,
     consumers,
     conversion_process,
@@ -84,8 +85,7 @@ def of_the_right_types(
             alone = _without(facts, file.kept)
             between = shelf.between_integers(alone)
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
-            if config.output == "detections":
-                in_float.pop(POSTPROCESS, None)
+            decodes = in_float.pop(POSTPROCESS, 0) > 0
             integers = dataclasses.replace(
                 facts,
                 outputs=tuple(
@@ -94,7 +94,8 @@ def of_the_right_types(
                     if place not in file.float_outputs or tensor.dtype != "float32"
                 ),
             )
-            _check_types(Path(file.path).name, integers, recipe, config, tuple(in_float))
+            name = Path(file.path).name
+            _check_types(name, integers, recipe, config, tuple(in_float), decodes=decodes)
         except InputError as error:
             requested = (file.recipe, file.format) in planned.jobs
             if planned.strict and requested:
@@ -228,9 +229,9 @@ class Exam:
         )
         probe.unlink()
         sqnr = accuracy.sqnr_db(self.reference, logits)
-        # Boxes change places where scores are nearly equal. Their raw numbers were compared when
-        # the operator that chooses them was added.
-        if self.config.output != "detections":
+        if answer_steps.chooses_boxes(spec.task, signature.outputs):
+            _check_boxes(path.name, recipe, self.reference, logits, signature)
+        else:
             _check_sqnr(path.name, recipe, sqnr)
         there = consumers.warnings(spec.preprocessing, facts)
         golden = Golden(
@@ -310,13 +311,19 @@ def _ends_in(output: Output, facts: FileFacts) -> Output:
 
 
 def _check_types(
-    name: str, facts: FileFacts, recipe: Recipe, config: ExportConfig, in_float: Sequence[str]
+    name: str,
+    facts: FileFacts,
+    recipe: Recipe,
+    config: ExportConfig,
+    in_float: Sequence[str],
+    *,
+    decodes: bool,
 ) -> None:
     expected, io = "float32", config.io
     if recipe.full_integer and io != "float":
         expected = "uint8" if io == "uint8" else f"int{recipe.activation_bits}"
     # The boxes of an operator of its own are float32 in every file.
-    typed = () if config.output == "detections" else facts.outputs
+    typed = () if decodes else facts.outputs
     for tensor in (*facts.inputs, *typed):
         # An index or a flag is what it is.
         if tensor.dtype not in (expected, *_PLAIN_TYPES):
@@ -341,9 +348,25 @@ def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> None:
         )
 
 
+def _check_boxes(
+    name: str, recipe: Recipe, reference: Array, rows: Array, signature: Signature
+) -> None:
+    """The same for a float file that chooses its boxes: nearly equal scores change places."""
+    if recipe.weight_bits not in LEAST_SQNR:
+        return
+    apart = answer_steps.rows_of_boxes_apart(rows, reference, signature.outputs)
+    if apart is not None and not apart <= answer_steps.TOLERATED_BOXES:
+        share = 100 * apart / answer_steps.LEVELS
+        raise InputError(
+            f"{name} does not answer as its model does: {share:.0f} % of the boxes' scores are "
+            "lost on golden images",
+            "is --input-range what the model was trained with? If so, please report it",
+        )
+
+
 def far_from_float(artifact: Artifact, sqnr: float, over: str) -> tuple[NamedWarning, ...]:
     """The warning about an integer file below `DOUBTFUL_INT8_SQNR`; () for any other."""
-    decodes = artifact.output == "detections"
+    decodes = answer_steps.chooses_boxes(artifact.spec.task, artifacts.signature(artifact).outputs)
     if decodes or artifact.recipe.weight_bits in LEAST_SQNR or sqnr >= DOUBTFUL_INT8_SQNR:
         return ()
     message = f"{artifact.path} answers far from its float model ({sqnr:.1f} dB over {over})"

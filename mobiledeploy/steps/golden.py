@@ -20,7 +20,6 @@ from mobiledeploy.core.types import (
     Artifact,
     DataRef,
     Golden,
-    ModelOutput,
     NamedWarning,
     Tensor,
     Verdict,
@@ -147,24 +146,14 @@ def _apart(
     hold all of them.
     """
     counts = [math.prod(tensor.shape) for tensor in outputs]
-    if answer_steps.chooses_boxes(artifact) and sum(counts) == one.shape[1]:
-        ends = artifacts.signature(artifact).outputs
-        pairs = zip(_split(one, counts, ends), _split(other, counts, ends), strict=True)
-        return [max(answer_steps.boxes_apart(mine, theirs, ends) for mine, theirs in pairs)]
+    ends = artifacts.signature(artifact).outputs
+    if answer_steps.chooses_boxes(artifact.spec.task, ends):
+        of_boxes = answer_steps.rows_of_boxes_apart(one, other, ends)
+        if of_boxes is not None:
+            return [of_boxes]
     edges = np.cumsum([min(count, accuracy.GOLDEN_VALUES) for count in counts])[:-1]
     parts = zip(outputs, np.split(one, edges, 1), np.split(other, edges, 1), strict=True)
     return [_steps_apart(tensor, mine, theirs) for tensor, mine, theirs in parts]
-
-
-def _split(
-    rows: NDArray[np.float32], counts: Sequence[int], ends: Sequence[ModelOutput]
-) -> list[list[NDArray[np.float32]]]:
-    """The outputs of each row, in their shapes."""
-    edges = np.cumsum(counts)[:-1]
-    return [
-        [part.reshape(end.shape) for part, end in zip(np.split(row, edges), ends, strict=True)]
-        for row in rows
-    ]
 
 
 def _steps_apart(tensor: Tensor, one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

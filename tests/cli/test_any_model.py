@@ -11,6 +11,7 @@ import tf_keras
 from PIL import Image
 
 from tests import warm
+from tests.layers import SIDE, detector_that_chooses
 
 layers = tf_keras.layers
 
@@ -228,3 +229,35 @@ def test_values_of_several_units_keep_their_own_precision(tmp_path):
     )
     assert diagnosis["remedies"][0]["name"] == "float-output"
     assert diagnosis["remedies"][0]["layers"] == ["age_and_share"]
+
+
+def test_a_detector_that_chooses_its_boxes_is_a_model(tmp_path):
+    """A float TFLite that ends in LiteRT's operator: boxes of nearly equal score change places."""
+    (tmp_path / "chooses.tflite").write_bytes(detector_that_chooses())
+    random = np.random.default_rng(0)
+    for number in range(12):
+        pixels = random.integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    tables = {
+        "images": [
+            {"id": n, "file_name": f"{n}.png", "height": SIDE, "width": SIDE} for n in range(12)
+        ],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": n % 2, "bbox": [1, 1, 4, 4], "iscrowd": 0}
+            for n in range(12)
+        ],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+    }
+    (tmp_path / "boxes.json").write_text(json.dumps(tables))
+    made = answer(
+        *("export", "chooses.tflite", "--data", "boxes.json", "--task", "detection"),
+        *("--input-range", "-1,1", "--recipe", "float32,int8_ptq", "--format", "tflite"),
+        cwd=tmp_path,
+    )
+    records = tmp_path / made["folder"]
+    plain, integers = (
+        json.loads((records / f"{name}.tflite.json").read_text())
+        for name in ("float32", "int8_ptq")
+    )
+    assert [end["dtype"] for end in integers["outputs"]] == ["float32"] * 4
+    assert (plain["inputs"][0]["dtype"], integers["inputs"][0]["dtype"]) == ("float32", "int8")

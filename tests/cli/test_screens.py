@@ -18,7 +18,7 @@ COMMANDS = {
         *("export", *SMALL, "--weights", "random"),
         *("--recipe", "float32,int8_ptq", "--format", "tflite"),
     ),
-    "train": ("train", *SMALL, "--epochs", "1", "--init", "random"),
+    "train": ("train", *SMALL, "--epochs", "1"),
 }
 SHOWN = {
     "sweep": ("mobilenet_v1 0.25 128", "float32,float16,int8_best", "to do"),

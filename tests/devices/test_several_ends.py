@@ -13,7 +13,7 @@ import pytest
 from mobiledeploy.core import artifacts, protocol, records
 from mobiledeploy.core.plugins import FORMATS, RECIPES, TASKS
 from mobiledeploy.core.ports import SILENT
-from mobiledeploy.core.types import AnchorLevel, Anchors, ModelOutput, Signature, Tensor
+from mobiledeploy.core.types import Signature, Tensor
 from mobiledeploy.graphs import postprocess
 from mobiledeploy.steps import golden
 from mobiledeploy.verbs.bench import bench
@@ -22,7 +22,7 @@ from mobiledeploy.verbs.evaluate import evaluate
 from mobiledeploy.verbs.export import export
 from mobiledeploy.verbs.verify import verify
 from tests import handmade
-from tests.layers import SIDE, Network
+from tests.layers import SIDE, Network, detector_that_chooses
 from tests.variants import slow_but
 
 # Of this machine's kind: the native runner is not emulated there.
@@ -74,29 +74,7 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def chosen(several: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A detector that chooses its boxes itself, by the operator of LiteRT."""
-    net = Network()
-    anchors = Anchors((AnchorLevel((SIDE, SIDE), ((0.3, 0.3),)),), (10.0, 10.0, 5.0, 5.0))
-    raw = Signature(
-        (),
-        (
-            ModelOutput("boxes", (anchors.count, 4), anchors=anchors),
-            ModelOutput("scores", (anchors.count, 2), "sigmoid"),
-        ),
-    )
-    x = net.conv(net.image, 8, kernel=3)
-    ends = []
-    for end in raw.outputs:
-        shape = (1, *end.shape)
-        sides = net.lite.constant(np.array(shape, np.int32))
-        values = net.conv(x, shape[-1], activation="NONE")
-        ends.append(
-            net.lite.op(
-                "RESHAPE", [values, sides], shape, options="ReshapeOptions", newShape=[*shape]
-            )
-        )
-    ends[1] = net.lite.op("LOGISTIC", [ends[1]], net.lite.shape(ends[1]))
-    shelf = FORMATS.load("tflite")
-    content = shelf.seal(postprocess.append(net.file(*ends), raw), ["image"], [*postprocess.NAMES])
+    content, shelf = detector_that_chooses(), FORMATS.load("tflite")
     facts = shelf.inspect(content)
     path = tmp_path_factory.mktemp("chosen") / "float32.tflite"
     path.write_bytes(content)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mobiledeploy.core import leases
+from mobiledeploy.core.batches import Batch
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import AnchorLevel, Anchors, ModelOutput, Signature
-from mobiledeploy.graphs import postprocess
+from mobiledeploy.graphs import execution, postprocess
 from mobiledeploy.tasks import detection
 from tests.lite import Lite, answers
 
@@ -81,3 +83,12 @@ def test_outputs_without_anchors_are_refused():
     plain = Signature((), (ModelOutput("boxes", (COUNT, 4)), RAW.outputs[1]))
     with pytest.raises(InputError, match="no raw boxes and scores with known anchors"):
         postprocess.append(raw(), plain)
+
+
+def test_no_class_is_left_out_on_two_cores(monkeypatch):
+    """With two threads LiteRT's operator leaves out a class (TensorFlow's issue 56058)."""
+    monkeypatch.setattr(leases, "cores", lambda: 2)
+    boxes, scores = drawn(0)
+    outputs = execution.answers(postprocess.append(raw(), RAW), Batch((boxes, scores)))
+    theirs = detection.decode([x[0] for x in outputs], postprocess.outputs())
+    assert theirs.classes == detection.decode([boxes[0], scores[0]], RAW.outputs).classes
