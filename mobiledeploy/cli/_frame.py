@@ -59,7 +59,11 @@ class _Step:
 
 
 def _per_second(speed: float) -> str:
-    return f"{speed:.3g} per second"
+    return f"{_three_digits(speed)} per second"
+
+
+def _three_digits(speed: float) -> str:
+    return f"{speed:.3g}" if speed < 999.5 else f"{speed:.0f}"
 
 
 class Terminal:
@@ -94,17 +98,19 @@ class Terminal:
                 TimeRemainingColumn,
             )
             from rich.progress import Progress as Bars
+            from rich.table import Column
             from rich.text import Text
 
             class Speed(ProgressColumn):
                 """Parts per second, as soon as they are known."""
 
                 def render(self, task: Task) -> Text:
-                    return Text(f"{task.speed:.3g}/s" if task.speed else "")
+                    return Text(f"{_three_digits(task.speed)}/s" if task.speed else "")
 
             self._bars = Bars(
                 TextColumn("{task.description}", markup=False),
-                BarColumn(),
+                # Only the bar gets narrower on a narrow terminal.
+                BarColumn(table_column=Column(no_wrap=False)),
                 MofNCompleteColumn(),
                 Speed(),
                 TimeRemainingColumn(),

@@ -105,6 +105,19 @@ def sentence(text: str) -> None:
     click.echo(wrapped(line, shutil.get_terminal_size().columns) if sys.stdout.isatty() else line)
 
 
+def endings(paths: Sequence[str]) -> list[str]:
+    """Each path from the first of its last folders on that no other path shares from there."""
+    parts = [path.split("/") for path in paths]
+    names = []
+    for place, own in enumerate(parts):
+        others = [one for n, one in enumerate(parts) if n != place and one != own]
+        least = next(
+            (n for n in range(1, len(own)) if all(one[-n:] != own[-n:] for one in others)), len(own)
+        )
+        names.append("/".join(own[-least:]))
+    return names
+
+
 def wrapped(line: str, width: int, indent: str = "") -> str:
     """The line in lines of `width` characters, the later ones behind `indent`.
 

@@ -224,19 +224,24 @@ def _github(report: Report, terminal: _frame.Terminal) -> None:
 
 
 def _show(report: Report, quiet: bool) -> None:
+    # Not at the top: help prints no table.
+    from mobiledeploy.cli import _tables
+
     _frame.show(report)
-    for check in report.checks:
+    # The table has the whole paths.
+    names = _tables.endings([check.path for check in report.checks])
+    for check, name in zip(report.checks, names, strict=True):
         for verdict in check.verdicts:
             if verdict.outcome != "pass" or not (quiet or verdict.metric == "class"):
-                _frame.sentence(f"{check.path}: {verdict.outcome}: {verdict.line}")
+                _frame.sentence(f"{name}: {verdict.outcome}: {verdict.line}")
         if not quiet:
-            _show_rest(check)
+            _show_rest(check, name)
     if "inconclusive" in {c.outcome for c in report.checks} and report.on_inconclusive == "warn":
         click.echo("warning: too few images to tell [inconclusive]", err=True)
     sys.stdout.flush()
 
 
-def _show_rest(check: Check) -> None:
+def _show_rest(check: Check, name: str) -> None:
     from mobiledeploy.core.types import Verdict
 
     passing: list[Verdict] = [
@@ -244,12 +249,10 @@ def _show_rest(check: Check) -> None:
     ]
     few = f", {check.untested} have too few images to be judged alone" if check.untested else ""
     if passing or few:
-        _frame.sentence(
-            f"{check.path}: {units.several(len(passing), 'class')} did not regress{few}"
-        )
+        _frame.sentence(f"{name}: {units.several(len(passing), 'class')} did not regress{few}")
     for pair in check.moved:
         text = f"{pair.true} is taken for {pair.predicted} {pair.now} times, {pair.before} before"
-        _frame.sentence(f"{check.path}: {text}")
+        _frame.sentence(f"{name}: {text}")
 
 
 def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
@@ -258,10 +261,15 @@ def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
     for c in update.changes:
         title, before, now = c.figures()
         # A task without annotations and without a float model is judged by what changed.
-        of = f"points of {title}" if labelled and now != "–" else "% of answers changed"
+        least = f"{accuracy_check.points(c.decides):g}"
+        margin = (
+            f"a loss of {least} points of {title} or more"
+            if labelled and now != "–"
+            else f"whether {least} % of the answers or more changed"
+        )
         words = f"{c.model} {c.recipe} {c.format}: "
         if c.artifact_before is None:
-            words += f"new, {title} {now} of {c.images} images"
+            words += f"new, {title} {now}"
         else:
             words += f"{title} {before} -> {now}"
             words += (
@@ -274,6 +282,6 @@ def _show_update(update: verb.BaselineUpdate, *, labelled: bool) -> None:
                 if c.artifact_before == c.artifact_sha256
                 else f", file {c.artifact_before[:12]} -> {c.artifact_sha256[:12]}"
             )
-        words += f"; so many can decide {accuracy_check.points(c.decides):g} {of} or more"
+        words += f"; {units.several(c.images, 'image')} can decide {margin}"
         _frame.sentence(words)
     _frame.sentence(f"{update.baseline} is written: commit it")

@@ -106,11 +106,15 @@ def command(
 
 def _show(result: verb.ChoiceResult, most: int | None) -> None:
     groups = [group for group in result.groups if group.candidates]
-    for group in groups:
+    tables = sorted(
+        zip(result.tables(most), groups, strict=True), key=lambda pair: pair[1].best is None
+    )
+    # What to take comes first.
+    for _, group in tables:
         _frame.sentence(_answer(group, result.device))
     if not groups:
         click.echo("No candidate is known.")
-    for table, group in zip(result.tables(most), groups, strict=True):
+    for table, group in tables:
         if table.rows:
             click.echo()
             _frame.table(table.headers, table.rows, table.title, table.optional, table.names)
@@ -132,7 +136,8 @@ def _answer(group: verb.ChoiceGroup, device: str) -> str:
         one = group.candidates[group.best].candidate
         accuracy = units.percent(one.accuracy.value)
         about = " as float" if one.loss_unknown else ""
-        figures = [f"{accuracy} top-1{about} ({group.judged_on})"]
+        metric, images = one.judged_by
+        figures = [f"{accuracy} {metric}{about} ({images})"]
         if one.latency_ns is not None:
             ns = one.latency_ns
             latency, low, high = units.durations((ns.value, ns.low, ns.high))

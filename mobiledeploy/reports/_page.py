@@ -167,6 +167,8 @@ def data(report: Report) -> dict[str, Any]:
             axis: {name: _plots.front(title, axis) for name, title in titles.items()}
             for axis in {axis for axis, *_ in sets.values()}
         },
+        "shapes": _plots.MOST_SHAPES,
+        "shared": _plots.SEVERAL_DEVICES,
         "history": _plots.history(),
         "kinds": {kind: [what, title] for kind, (what, title, _) in _plots.KINDS.items()},
     }

@@ -20,6 +20,10 @@ _CONFIG = {
     # Beside each other two legends are wider than a phone.
     "legend": {"layout": {"top": {"direction": "vertical", "offset": 4}}},
 }
+MOST_SHAPES = 8
+"""Vega has so many; of more formats on devices the shape tells only the format."""
+SEVERAL_DEVICES = {"title": "Format and device", "columns": 2, "labelLimit": 130}
+"""Of the legend of such shapes: two beside each other fit a phone."""
 KINDS = {
     "measured": ("latency", "Measured latency (ms)", "Timed by a clock on the device."),
     "counted": (
@@ -42,8 +46,9 @@ _COLORS = ["#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e
 
 
 def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict[str, Any]:
-    """A plot of points `model recipe device x value` and of the line through the best of them.
+    """A plot of points `model recipe mark device x value` and of the line through the best of them.
 
+    `mark` is the format, and the device where there are several: its shape tells both.
     Points of the line have 95 % intervals, of their value from `value_low` to `value_high` and of
     their cost from `x_low` to `x_high`. `ties` are points of the front that the images do not tell
     from the cheaper one beside them, or from the best of the same cost: the line leaves them out,
@@ -111,10 +116,9 @@ def front(x_title: str, y_title: str, *, width: int | str = "container") -> dict
                         "legend": {"orient": "top", "columns": 3, "symbolLimit": 12},
                     },
                     "shape": {
-                        "field": "format",
+                        "field": "mark",
                         "type": "nominal",
-                        "title": "Format",
-                        "legend": {"orient": "top", "symbolFillColor": "#888"},
+                        "legend": {"title": "Format", "orient": "top", "symbolFillColor": "#888"},
                     },
                     "tooltip": [
                         {"field": "model"},

@@ -110,15 +110,33 @@ def models(
                 c for c in report.cold_starts if c.cold_start.artifact_sha256 in hashes
             ),
         )
+        context = _page.context(part)
         yield (
             page_of(model),
-            _page.context(part)
+            context
+            | _without_name(context, model)
             | {
                 "root": "../",
+                "data": context["data"] | {"titled": True},
                 "site": report.title,
                 "accepted": [_accepted(a) for a in accepted if a.model == model],
             },
         )
+
+
+def _without_name(context: dict[str, Any], model: str) -> dict[str, Any]:
+    """What names files on a model's page, without the model, which is the page's title."""
+    own = f"{model} "
+    judgements = [
+        dataclasses.replace(one, artifact=one.artifact.removeprefix(own))
+        for one in context["judgements"]
+    ]
+    cold = context["cold"]
+    if cold:
+        rows = [row | {"name": row["name"].removeprefix(own)} for row in cold["rows"]]
+        cold = cold | {"rows": rows}
+    details = [one | {"name": one["name"].removeprefix(own)} for one in context["details"]]
+    return {"judgements": judgements, "cold": cold, "details": details}
 
 
 def _network(r: Result) -> str:

@@ -76,6 +76,10 @@ def _of_images(
             yield plot
 
 
+def _mark(format_: str, device: str) -> str:
+    return f"{format_}, {device.removeprefix('emulator:')}"
+
+
 def _cost(r: Result) -> float | None:
     if r.kind == "counted":
         return None if r.instructions is None else r.instructions / 1e6
@@ -109,6 +113,10 @@ def _plot(
     ]
     if not points:
         return {}
+    marks = sorted({(p["device"], p["format"]) for p in points})
+    several = len({device for device, _ in marks}) > 1 and len(marks) <= _plots.MOST_SHAPES
+    for p in points:
+        p["mark"] = _mark(p["format"], p["device"]) if several else p["format"]
     metric = metric_columns.of(rows[0][0])
     sign = 1 if metric.higher_is_better else -1
     best, ties = [], []
@@ -127,6 +135,11 @@ def _plot(
                 ties.append(point | ends)
     plot = _plots.front(title, metric_columns.axis(metric), width=640)
     names = {part: f"{part} of {title}" for part in ("points", "front", "ties")}
+    # The first device has the shapes that the formats have elsewhere.
+    shape = plot["layer"][-1]["encoding"]["shape"]
+    if several:
+        shape["legend"] |= _plots.SEVERAL_DEVICES
+        shape["scale"] = {"domain": [_mark(format_, device) for device, format_ in marks]}
     for layer in plot["layer"]:
         layer["data"] = {"name": names[layer["data"]["name"]]}
     plot["datasets"] = {names["points"]: points, names["front"]: best, names["ties"]: ties}

@@ -134,6 +134,8 @@ def _counted(figures: Sequence[tuple[str, Counted]]) -> Iterator[Table]:
     if not figures:
         return
     first = figures[0][1]
+    # What is in brackets is the package of a distribution; the record has it.
+    qemu = first.versions.get("qemu", "qemu").partition(" (")[0]
     yield Table(
         ("file", "runtime", "instructions", "multiplying", "loaded", "stored", "like the host"),
         tuple(
@@ -148,7 +150,7 @@ def _counted(figures: Sequence[tuple[str, Counted]]) -> Iterator[Table]:
             )
             for path, c in figures
         ),
-        f"counted on an emulated {first.core} ({first.versions.get('qemu', 'qemu')}), "
+        f"counted on an emulated {first.core} ({qemu}), "
         "1 thread, batch 1: instructions of one inference, not a time",
         optional=("stored", "loaded", "multiplying"),
     )

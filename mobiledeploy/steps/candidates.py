@@ -74,7 +74,8 @@ class Candidate(Record):
     images of its accuracy. `loss_unknown` says that the accuracy is that of the float network, and
     that nobody judged what the integers lose. `latency_ns`, `size_bytes` and `memory_bytes` are
     None if they are not known. `command` makes the file, `random_command` one of the same network
-    with random weights, which is enough to time it ("" for a file that is there).
+    with random weights, which is enough to time it ("" for a file that is there). `metric` is the
+    title of what `accuracy` is.
     """
 
     model: str
@@ -93,6 +94,12 @@ class Candidate(Record):
     weights_sha256: str
     command: str
     random_command: str
+    metric: str = metric_columns.TOP1.title
+
+    @property
+    def judged_by(self) -> tuple[str, str]:
+        """The metric of the accuracy and its images, for people."""
+        return self.metric, self.judged_on.removesuffix(f", {self.metric}")
 
 
 @dataclass(frozen=True)
@@ -398,6 +405,7 @@ class Candidates:
             weights_sha256=artifact.spec.weights.sha256,
             command=_export_command(artifact),
             random_command="",
+            metric=metric_columns.of(row).title,
         )
 
     def _latency(

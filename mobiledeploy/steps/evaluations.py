@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import accuracy, label_order
-from mobiledeploy.core import artifacts, protocol
+from mobiledeploy.core import artifacts, protocol, units
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import SILENT, Reporter, Task
@@ -298,7 +298,7 @@ class _EvaluationJob:
             self.reporter.progress(
                 f"evaluating {path.name}", len(predictions) + len(skipped), count
             )
-        self._tell_speed(path, count, pool)
+        self._tell_end(path, count, pool)
         if not predictions:
             raise InputError(f"{view.ref.source} has no image that can be read")
         evaluation = _evaluation(
@@ -322,11 +322,15 @@ class _EvaluationJob:
         self.store.add_evaluation(evaluation, self.predictor.recorded_at)
         return evaluation
 
-    def _tell_speed(self, path: Path, count: int, pool: RunnerPool) -> None:
-        speed = count / pool.seconds()
-        line = f"{path.name}: {count} images, {speed:.{0 if speed >= SLOW else 2}f} images/s"
+    def _tell_end(self, path: Path, count: int, pool: RunnerPool) -> None:
+        line = f"{path.name}: {units.several(count, 'image')} evaluated"
+        # The result has the speed of all other places.
         if self.predictor.emulated:
-            line += " on the emulator, which says nothing of a device's speed"
+            speed = count / pool.seconds()
+            line += (
+                f", {speed:.{0 if speed >= SLOW else 2}f} images/s on the emulator, which says "
+                "nothing of a device's speed"
+            )
         self.reporter.say(line)
 
 

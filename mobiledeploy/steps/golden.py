@@ -238,21 +238,25 @@ def judge(artifact: Artifact, now: Replay) -> tuple[Verdict | None, NamedWarning
         place = f" on {now.device} ({now.isa})" if away else ""
         place += "" if same else f" with delegate {now.delegate}"
         distance = answer_steps.farthest(apart, ends, same_delegate=same)
-        line = (
-            f"golden outputs of {now.runtime}{place} differ by {distance.text} at most from those "
-            f"of the export ({origin})"
-        )
+        line = f"its golden answers of {now.runtime}{place} {_compared(distance)} ({origin})"
         if not distance.within:
             line += f": it computes otherwise there ({distance.limit} are allowed)"
         return _verdict(golden, distance, line), None
     distance = answer_steps.farthest(apart, ends, tolerated=TOLERATED_STEPS)
-    message = f"golden outputs differ by {distance.text} at most from those of the export"
+    message = f"its golden answers {_compared(distance)}"
     if (golden.runtime, golden.isa) != (now.runtime, now.isa):
         message = f"{message}, which ran on {origin}; this is {now.runtime} on {now.isa}"
         return None, NamedWarning("golden-elsewhere", message, "other kernels round otherwise")
     if not distance.within:
         message += ": the file is not what was exported, or its kernels changed"
     return _verdict(golden, distance, message), None
+
+
+def _compared(distance: answer_steps.AnswerDistance) -> str:
+    """What golden answers do beside those of the export, in words."""
+    if distance.steps == 0:
+        return "are equal to those of the export"
+    return f"differ by at most {distance.text} from those of the export"
 
 
 def _verdict(golden: Golden, distance: answer_steps.AnswerDistance, line: str) -> Verdict:

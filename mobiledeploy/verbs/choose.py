@@ -153,7 +153,9 @@ class ChoiceResult(Record):
         shown = [group.candidates[place] for place in group.shown(most)]
         best = None if group.best is None else group.candidates[group.best]
         rows = [_row(one, one is best) for one in shown]
-        title = f"Top-1 on {group.judged_on}; {group.candidates[0].candidate.format}"
+        first = group.candidates[0].candidate
+        metric, images = first.judged_by
+        title = f"Accuracy is {metric} on {images}; {first.format}"
         # What follows a network's name are its weights.
         weights = {row[0].partition(" ")[2] for row in rows}
         if len(weights) == 1 and (own := weights.pop()):

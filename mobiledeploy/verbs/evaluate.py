@@ -94,7 +94,7 @@ def _changes(path: str, evaluation: Evaluation) -> Table:
         (change.sample, change.reference or "–", change.answer or "–", change.label or "–")
         for change in changes[:CHANGES]
     )
-    title = f"{path}: {len(changes)} of {evaluation.images} answers are not float's"
+    title = f"{path}: {len(changes)} of {evaluation.images} answers differ from the float model's"
     if len(changes) > len(rows):
         title += f", the first {len(rows)} (--json names all)"
     headers = ("image", "float", "this file", "label")

@@ -218,3 +218,18 @@ def test_a_sentence_breaks_between_words_on_a_terminal(capsys):
     assert " ".join(lines) == words
     _tables.sentence(words)
     assert capsys.readouterr().out == f"{words}\n"
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (
+            ["a/x/f.tflite", "a/y/f.tflite", "a/y/g.tflite"],
+            ["x/f.tflite", "y/f.tflite", "g.tflite"],
+        ),
+        (["f.tflite", "a/f.tflite"], ["f.tflite", "a/f.tflite"]),
+        (["/tmp/f.tflite"], ["f.tflite"]),
+    ],
+)
+def test_a_path_is_named_by_as_little_of_its_end_as_tells_it_apart(paths, names):
+    assert _tables.endings(paths) == names

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def test_svg_draws_each_data_set_on_axes_of_its_own() -> None:
         "Measured latency (ms), judged on demo validation",
         "Measured latency (ms), judged on photos ffffffff",
     }
+
+
+def test_a_shape_tells_the_device_where_there_are_several() -> None:
+    pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[report])")
+    small, large = "emulator:cortex-a53", "emulator:cortex-a76"
+    counts = [replace(REPORT.results[0], device=device) for device in (small, large)]
+    text = REPORTS.load("svg").render(Report("t", results=tuple(counts)))
+    assert "Format and device" in text
+    assert "tflite, cortex-a53" in text and "tflite, cortex-a76" in text
+    assert "Format and device" not in REPORTS.load("svg").render(
+        Report("t", results=tuple(counts[:1]))
+    )
 
 
 def answers(sha: str, right: list[bool]) -> Answers:

@@ -752,7 +752,7 @@ def test_a_person_with_a_file_and_a_folder_gets_there_at_the_first_try(accepted,
     done = run(*same, "--update-baseline")
     assert done.returncode == 0, done.stderr
     assert "model float32 tflite: new, accuracy 9" in done.stdout
-    assert "so many can decide 1.21 points of accuracy or more" in done.stdout
+    assert " images can decide a loss of 1.21 points of accuracy or more" in done.stdout
     assert "task: binary, since the output is one number behind a sigmoid" in done.stderr
     done = run(*same)
     assert done.returncode == 0, done.stderr

@@ -64,7 +64,7 @@ def test_a_file_that_answers_otherwise_than_at_its_export_is_refused(made, tmp_p
     record = artifacts.load(made)
     now = golden.replay(made, record, SILENT)
     own = dataclasses.replace(record.golden, runtime=now.runtime, isa=instruction_sets.here())
-    with pytest.raises(InputError, match="golden outputs differ by .* steps.*export it again"):
+    with pytest.raises(InputError, match="golden answers differ by .* steps.*export it again"):
         app(changed(made, golden=own), language="python", out=tmp_path / "a", reporter=SILENT)
     assert not (tmp_path / "a").exists()
 

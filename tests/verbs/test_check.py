@@ -200,7 +200,7 @@ def test_an_update_says_which_margin_so_many_images_can_decide(place, here, hear
         text=True,
     )
     assert result.returncode == 0
-    assert f"so many can decide {least:g} points of top-1 or more" in result.stdout
+    assert f" images can decide a loss of {least:g} points of top-1 or more" in result.stdout
     assert "[too-few-images]" in result.stderr
 
 

@@ -325,6 +325,14 @@ def test_the_first_line_is_the_answer_and_all_rows_are_printed_on_request(here) 
     assert len(long.splitlines()) - len(short.splitlines()) == len(group.shown()) - 15 - 1
 
 
+def test_what_to_take_is_told_before_a_group_without_an_answer(here) -> None:
+    keep(0, 500.0, 0.6, 0.05)
+    lines = figures.command("choose", "--device", "pixel-3a", "--max-latency", "30ms").splitlines()
+    assert lines[0].startswith("Take mobilenet")
+    assert lines[1].startswith("No candidate judged on photos")
+    assert lines[3].startswith("Accuracy is top-1 on ImageNet, published; tflite")
+
+
 def test_filters_leave_the_rest_out(here) -> None:
     answer = choose(
         device="pixel-3", max_latency=50.0, arch="mobilenet_v2", recipe="int8", reporter=SILENT

@@ -197,7 +197,7 @@ def test_agreement_is_with_the_float_model_of_the_same_format(
     table = result.tables()[-1]
     assert table.headers == ("image", "float", "this file", "label")
     assert [(row[0], row[3], row[1], row[2]) for row in table.rows] == changes[:5]
-    assert f"{len(changes)} of 600 answers are not float's" in table.title
+    assert f"{len(changes)} of 600 answers differ from the float model's" in table.title
 
 
 def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> None:

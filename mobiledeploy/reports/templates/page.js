@@ -1,5 +1,5 @@
 // The page's own part: the best file, filters, fronts, the table and histories. Vega draws.
-const { words, columns, intervals, verdicts, sets, fronts, history, kinds, answers, pages = {} } =
+const { words, columns, intervals, verdicts, sets, fronts, history, kinds, answers, shapes, shared, pages = {}, titled = false } =
   JSON.parse(document.getElementById("data").textContent);
 const count = columns.kind.length;
 const DRAWN = 1500, ROWS = 200, PLOTS = 12, TIES = 3;
@@ -24,17 +24,41 @@ for (const spec of Object.values(fronts).flatMap((specs) => Object.values(specs)
   color.scale.domain = [...words.recipe].sort();
   shape.scale = { domain: [...words.format].sort() };
 }
+// Of several devices, a shape tells both; the first one has the shapes of the formats alone.
+const manyDevices = {};
+for (const kind of Object.keys(kinds)) {
+  const rows = [...Array(count).keys()].filter((i) => word("kind", i) === kind);
+  const devices = [...new Set(rows.map((i) => word("device", i)))].sort();
+  manyDevices[kind] = devices.length > 1 && devices.length * words.format.length <= shapes;
+  if (manyDevices[kind])
+    for (const specs of Object.values(fronts)) {
+      const { shape } = specs[kind].layer.at(-1).encoding;
+      Object.assign(shape.legend, shared);
+      shape.scale = { domain: devices.flatMap((device) => [...words.format].sort().map((format) => markOf(format, device))) };
+    }
+}
 // A legend names what figures of its axis have: a detector's recipes do not stand beside a classifier's.
 for (const [axis, specs] of Object.entries(fronts)) {
   const rows = [...Array(count).keys()].filter((i) => columns.value[i] !== null && sets[word("images", i)]?.[0] === axis);
-  for (const { layer } of Object.values(specs))
-    for (const [channel, name] of [["color", "recipe"], ["shape", "format"]])
-      layer.at(-1).encoding[channel].legend.values = [...new Set(rows.map((i) => word(name, i)))].sort();
+  for (const [kind, { layer }] of Object.entries(specs)) {
+    const { color, shape } = layer.at(-1).encoding;
+    color.legend.values = [...new Set(rows.map((i) => word("recipe", i)))].sort();
+    const marks = new Set((manyDevices[kind] ? rows.filter((i) => word("kind", i) === kind) : rows).map((i) => mark(i, kind)));
+    shape.legend.values = shape.scale.domain.filter((name) => marks.has(name));
+  }
 }
 for (const form of ["filters", "budget"])
   document.getElementById(form).addEventListener("submit", (event) => event.preventDefault());
 let shown = ROWS, chosen = [];
 const views = {};
+
+function markOf(format, device) {
+  return `${format}, ${device.replace(/^emulator:/, "")}`;
+}
+
+function mark(i, plot) {
+  return manyDevices[plot] ? markOf(word("format", i), word("device", i)) : word("format", i);
+}
 
 function wanted(names, newest) {
   const codes = names.filter((n) => pick[n].value).map((n) => [columns[n], words[n].indexOf(pick[n].value)]);
@@ -137,16 +161,16 @@ const named = (i) => plainName(i) + hash(i);
 // The 95 % interval of the value; null where none is known.
 const interval = (i) => intervals[columns.interval[i]];
 
-function point(i, x, device, [x_low, x_high] = [x, x]) {
+function point(i, x, device, plot, [x_low, x_high] = [x, x]) {
   const value = columns.value[i], [value_low, value_high] = interval(i) ?? [value, value];
-  return { sha: word("artifact", i), model: word("model", i), recipe: word("recipe", i), format: word("format", i), device,
+  return { sha: word("artifact", i), model: word("model", i), recipe: word("recipe", i), format: word("format", i), mark: mark(i, plot), device,
     x, x_low, x_high, value, value_low, value_high,
     shown: x_low < x_high ? `${fixed(x)} (${range([x_low, x_high], "")})` : fixed(x),
     judged: interval(i) ? `${value} (${range(interval(i), "", 3)})` : String(value) };
 }
 
 function timed(i) {
-  return point(i, columns.x[i], word("device", i), columns.low[i] === null ? undefined : [columns.low[i], columns.high[i]]);
+  return point(i, columns.x[i], word("device", i), word("kind", i), columns.low[i] === null ? undefined : [columns.low[i], columns.high[i]]);
 }
 
 function points(name, rows) {
@@ -157,7 +181,7 @@ function points(name, rows) {
   const once = new Map();
   for (const i of rows)
     if (columns[plain][i] > 0 && judged(i) && !once.has(columns.artifact[i]))
-      once.set(columns.artifact[i], point(i, columns[plain][i], ""));
+      once.set(columns.artifact[i], point(i, columns[plain][i], "", name));
   return [...once.values()];
 }
 
@@ -200,7 +224,7 @@ function frontPart(name, rows) {
   caption(name, `${all.length.toLocaleString("en")} point${all.length === 1 ? "" : "s"}, ${best.length} on the front` +
     (step > 1 ? `; one in ${step} is drawn, and the whole front` : "") +
     (images.value && `, judged on ${images.value}`) +
-    `. Best: ${best.slice(-3).map((p) => `${p.model} ${p.recipe}.${p.format}${several ? ` on ${p.device}` : ""}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.` +
+    `. Best: ${best.slice(-3).map((p) => `${titled ? "" : `${p.model} `}${p.recipe}.${p.format}${several ? ` on ${p.device}` : ""}, ${p.value}${unit}${tieWords(p)}`).join("; ")}.` +
     (best.some((p) => p.value_low < p.value_high || p.x_low < p.x_high) ? " Lines through points are 95 % intervals" +
       (best.some((p) => p.tie) ? "; a dashed one is that of a tie." : ".") : ""));
   const ties = best.filter((p) => p.tie);
@@ -383,9 +407,11 @@ function historyParts(first) {
   return parts;
 }
 
+// `titled`: the page is that of one model, and its title names it.
 // What all rows share stands above the table, what no row has is left out.
 const COLUMNS = [
-  { head: "file", of: (i) => word("model", i) || word("artifact", i), note: (i) => fileOf(i) + hash(i), name: "name",
+  { head: "file", of: (i) => (titled ? fileOf(i) + hash(i) : word("model", i) || word("artifact", i)),
+    note: (i) => (titled ? null : fileOf(i) + hash(i)), name: "name",
     href: (i) => pages[word("model", i)] },
   { head: () => sets[images.value]?.[0] ?? "metric", of: (i) => fixed(columns.value[i], 3), note: (i) => interval(i) && range(interval(i), "", 3), name: "n" },
   { head: "latency (ms)", of: (i) => (word("kind", i) === "counted" ? null : fixed(columns.x[i])),
