@@ -31,6 +31,8 @@ _LINE_EVERY_S = 25.0
 _MOST_FILES = 6
 """A warning names so many files; of more it names one, and their number."""
 
+_USUAL_COLUMNS = 80
+
 _THOUSANDS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _MILLISECONDS = {"ns": 1e-6, "us": 1e-3, "ms": 1.0, "s": 1e3}
 
@@ -199,7 +201,9 @@ def _for_errors(text: str) -> str:
     # Not at the top: most runs print no more than a table.
     from mobiledeploy.cli import _tables
 
-    return _tables.wrapped(line, os.get_terminal_size(sys.stderr.fileno()).columns)
+    # Some terminals, such as those of containers, do not know their size.
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS
+    return _tables.wrapped(line, columns)
 
 
 def error(text: str) -> None:

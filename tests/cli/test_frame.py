@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from mobiledeploy.cli import _frame
 from mobiledeploy.core.types import Failed, NamedWarning
+from tests.terminals import on_terminal
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -81,3 +82,11 @@ def test_a_warning_about_a_file_is_told_if_the_work_fails_or_is_over(capsys) -> 
     terminal.warn(busy("b.tflite"))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1] for line in lines] == [" a.tflite", " b.tflite"]
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(0, 1), (20, 2)])
+def test_an_error_breaks_between_words_on_a_terminal_that_knows_its_width(columns, lines):
+    code = "from mobiledeploy.cli import _frame; _frame.error('there is no file of that name')"
+    printed = on_terminal(columns, sys.executable, "-c", code, also_errors=True)
+    assert " ".join(printed) == "error: there is no file of that name"
+    assert len(printed) == lines
