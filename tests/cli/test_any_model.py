@@ -88,7 +88,7 @@ def test_several_inputs_and_outputs_become_files_of_both_formats(several):
         for a, b in pairs:
             np.testing.assert_allclose(a["values"], b["values"], atol=tolerance)
     for file in files:
-        assert "\npass: golden" in run("verify", file, cwd=several).stdout
+        assert "\npass: its golden answers" in run("verify", file, cwd=several).stdout
 
 
 @pytest.mark.parametrize("runner", ["python", "native"])
@@ -126,7 +126,7 @@ def test_a_model_of_numbers_alone_needs_no_input_range(tmp_path):
     result = answer("export", "readings.h5", *options, cwd=tmp_path)
     assert [row["metrics"]["top1"] > 0.9 for row in result["rows"]] == [True] * 4
     file = "build/readings/int8_ptq.tflite"
-    assert "\npass: golden" in run("verify", file, cwd=tmp_path).stdout
+    assert "\npass: its golden answers" in run("verify", file, cwd=tmp_path).stdout
     assert answer("evaluate", file, cwd=tmp_path)["evaluations"][0]["top1"] > 0.9
     refused = run("analyze", file, "--quantization", cwd=tmp_path, code=7)
     assert "takes no image" in refused.stderr
