@@ -61,11 +61,7 @@ class _Step:
 
 
 def _per_second(speed: float) -> str:
-    return f"{_three_digits(speed)} per second"
-
-
-def _three_digits(speed: float) -> str:
-    return f"{speed:.3g}" if speed < 999.5 else f"{speed:.0f}"
+    return f"{units.three_digits(speed)} per second"
 
 
 class Terminal:
@@ -107,7 +103,7 @@ class Terminal:
                 """Parts per second, as soon as they are known."""
 
                 def render(self, task: Task) -> Text:
-                    return Text(f"{_three_digits(task.speed)}/s" if task.speed else "")
+                    return Text(f"{units.three_digits(task.speed)}/s" if task.speed else "")
 
             self._bars = Bars(
                 TextColumn("{task.description}", markup=False),

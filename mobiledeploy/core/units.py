@@ -30,7 +30,7 @@ def durations(ns: Sequence[float]) -> tuple[str, ...]:
     largest = max(ns, default=0.0)
     units = {"s": 1e9, "ms": 1e6, "us": 1e3}
     unit = next((name for name, scale in units.items() if largest >= scale), "ns")
-    return tuple(f"{_digits(value / units.get(unit, 1.0))} {unit}" for value in ns)
+    return tuple(f"{three_digits(value / units.get(unit, 1.0))} {unit}" for value in ns)
 
 
 def energy(joules: float) -> str:
@@ -44,12 +44,12 @@ def _scaled(value: float, units: Sequence[str]) -> str:
     for unit in smaller:
         # 999.7 us has three digits as 1 ms.
         if abs(value) < 999.5:
-            return f"{_digits(value)} {unit}"
+            return f"{three_digits(value)} {unit}"
         value /= 1000
-    return f"{_digits(value)} {largest}"
+    return f"{three_digits(value)} {largest}"
 
 
-def _digits(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three significant digits, without an exponent: '1200', '0.0123'."""
     text = f"{value:.3g}"
     return f"{float(text):.12f}".rstrip("0").rstrip(".") if "e" in text else text

@@ -12,9 +12,8 @@ from mobiledeploy.core import leases
 from mobiledeploy.core.batches import Images, batch
 from mobiledeploy.core.errors import InputError, first_line
 from mobiledeploy.core.ports import Array
+from mobiledeploy.graphs import postprocess
 from mobiledeploy.graphs.graph import CASTS, Floats, Graph
-
-_CHOOSES_BOXES = b"TFLite_Detection_PostProcess"
 
 
 class Walk:
@@ -116,7 +115,7 @@ def interpreter(
     try:
         engine = Interpreter(
             model_content=content,
-            num_threads=1 if _CHOOSES_BOXES in content else leases.cores(),
+            num_threads=1 if postprocess.NAME.encode() in content else leases.cores(),
             experimental_preserve_all_tensors=every_tensor,
             # XNNPACK does not expose the tensors between its operators.
             experimental_op_resolver_type=(

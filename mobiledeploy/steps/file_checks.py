@@ -341,11 +341,8 @@ def _check_sqnr(name: str, recipe: Recipe, sqnr: float) -> None:
     """InputError if the golden logits show that the file is not its model."""
     least = LEAST_SQNR.get(recipe.weight_bits)
     if not np.isfinite(sqnr) or (least is not None and sqnr < least):
-        raise InputError(
-            f"{name} does not answer as its model does: {sqnr:.0f} dB on golden logits, "
-            f"not {least or 0:.0f} dB or more",
-            "is --input-range what the model was trained with? If so, please report it",
-        )
+        how = f"{sqnr:.0f} dB on golden logits, not {least or 0:.0f} dB or more"
+        raise _not_its_model(name, how)
 
 
 def _check_boxes(
@@ -357,11 +354,15 @@ def _check_boxes(
     apart = answer_steps.rows_of_boxes_apart(rows, reference, signature.outputs)
     if apart is not None and not apart <= answer_steps.TOLERATED_BOXES:
         share = 100 * apart / answer_steps.LEVELS
-        raise InputError(
-            f"{name} does not answer as its model does: {share:.0f} % of the boxes' scores are "
-            "lost on golden images",
-            "is --input-range what the model was trained with? If so, please report it",
-        )
+        how = f"{share:.0f} % of the boxes' scores are lost on golden images"
+        raise _not_its_model(name, how)
+
+
+def _not_its_model(name: str, how: str) -> InputError:
+    return InputError(
+        f"{name} does not answer as its model does: {how}",
+        "is --input-range what the model was trained with? If so, please report it",
+    )
 
 
 def far_from_float(artifact: Artifact, sqnr: float, over: str) -> tuple[NamedWarning, ...]:

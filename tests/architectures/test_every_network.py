@@ -16,6 +16,7 @@ from mobiledeploy.core import cards
 from mobiledeploy.core.plugins import ARCHITECTURES, FORMATS, RECIPES, data_of_task
 from mobiledeploy.core.types import DataRef, Source
 from mobiledeploy.steps import answers, card_specs, conversion_process, runtimes
+from tests.variants import slow_but
 
 QUICK = ("squeezenet_1_1",)
 """A small card with concatenations. The others are slow."""
@@ -72,7 +73,7 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize(
     "name",
-    [n if n == "mobilenet_v3" else pytest.param(n, marks=pytest.mark.slow) for n in CLASSIFIERS],
+    slow_but(CLASSIFIERS, "mobilenet_v3"),
 )
 def test_a_network_without_its_classifier_gives_what_that_reads(name):
     card = CLASSIFIERS[name]
@@ -103,7 +104,7 @@ def test_a_network_without_its_classifier_gives_what_that_reads(name):
 
 @pytest.mark.parametrize(
     "name",
-    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in cards.names()],
+    slow_but(cards.names(), *QUICK),
 )
 def test_a_network_is_built_converted_and_run(name, tmp_path, monkeypatch):
     card = cards.load(name)

@@ -13,6 +13,7 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.passes import dead_channels
 from mobiledeploy.steps import card_specs
 from tests.conftest import float_tflite
+from tests.variants import slow_but
 
 QUICK = "mobilenet_v1_shallow"
 """The smallest one; the others are slow."""
@@ -60,9 +61,7 @@ def weight_count(content):
     return sum(graph.constant_values(layer.weights).size for layer in matrices.weighted_ops(graph))
 
 
-@pytest.mark.parametrize(
-    "name", [n if n == QUICK else pytest.param(n, marks=pytest.mark.slow) for n in cards.names()]
-)
+@pytest.mark.parametrize("name", slow_but(cards.names(), QUICK))
 def test_a_network_with_silenced_filters_answers_as_before(name):
     floats, spec = network(name)
     extent = preprocessing.extent(spec.preprocessing)
