@@ -1,4 +1,4 @@
-"""Which anchors the boxes of a network of ours are relative to."""
+"""What several rooms know of detectors: the anchors of their boxes, and who chooses the best."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from mobiledeploy.core.plugins import ARCHITECTURES
 from mobiledeploy.core.ports import AnchoredArchitecture
 from mobiledeploy.core.types import Anchors, ModelOutput, ModelSpec
+
+POSTPROCESS = "TFLite_Detection_PostProcess"
+"""LiteRT's own operator that chooses the best boxes. With several threads it can lose some."""
 
 
 def anchors_of(spec: ModelSpec) -> Anchors | None:

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from mobiledeploy.core import leases
+from mobiledeploy.core import detectors, leases
 from mobiledeploy.core.batches import Images, batch
 from mobiledeploy.core.errors import InputError, first_line
 from mobiledeploy.core.ports import Array
-from mobiledeploy.graphs import postprocess
 from mobiledeploy.graphs.graph import CASTS, Floats, Graph
 
 
@@ -115,7 +114,7 @@ def interpreter(
     try:
         engine = Interpreter(
             model_content=content,
-            num_threads=1 if postprocess.NAME.encode() in content else leases.cores(),
+            num_threads=1 if detectors.POSTPROCESS.encode() in content else leases.cores(),
             experimental_preserve_all_tensors=every_tensor,
             # XNNPACK does not expose the tensors between its operators.
             experimental_op_resolver_type=(

@@ -13,11 +13,11 @@ import numpy as np
 from flatbuffers import flexbuffers
 
 from mobiledeploy.analysis import anchors as anchors_
+from mobiledeploy.core.detectors import POSTPROCESS
 from mobiledeploy.core.errors import InputError
 from mobiledeploy.core.types import Anchors, ModelOutput, Signature
 from mobiledeploy.graphs.graph import Graph
 
-NAME = "TFLite_Detection_PostProcess"
 MOST = 100
 """Boxes of one image: those of the metric."""
 OVERLAP = 0.6
@@ -34,7 +34,7 @@ def outputs() -> tuple[ModelOutput, ...]:
 
 def chosen(graph: Graph) -> tuple[str, ...]:
     """The names of what the operator gives in a model that ends in it; they are never integers."""
-    kind = f"CUSTOM:{NAME}"
+    kind = f"CUSTOM:{POSTPROCESS}"
     return tuple(
         graph.name(int(i)) for op in graph.ops if graph.kind(op) == kind for i in op.outputs
     )
@@ -71,11 +71,11 @@ def append(content: bytes, signature: Signature) -> bytes:
     constant = graph.add_constant("anchors", table)
     shapes = [(1, *end.shape) for end in outputs()]
     results = [
-        graph.add_tensor(f"{NAME}:{number}", shape, "float32")
+        graph.add_tensor(f"{POSTPROCESS}:{number}", shape, "float32")
         for number, shape in enumerate(shapes)
     ]
     options = _options(anchors, signature.outputs[1 - place].shape[-1])
-    operators.append(graph.add_custom_op(NAME, [*real, constant], results, options))
+    operators.append(graph.add_custom_op(POSTPROCESS, [*real, constant], results, options))
     graph.subgraph.operators, graph.subgraph.outputs = operators, results
     # Its outputs are others now, and `name_ends` writes it anew.
     graph.model.signatureDefs = []

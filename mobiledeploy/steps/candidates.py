@@ -116,6 +116,7 @@ class CandidateFilter:
     """The candidates that are asked for; None and () stand for all, `recipes` for the usual ones.
 
     `threads`, `runtime` and `delegate` are those of latencies, None for those of the device.
+    `top1_only` leaves out files that another metric judged.
     """
 
     archs: tuple[str, ...]
@@ -124,6 +125,7 @@ class CandidateFilter:
     threads: int | None
     runtime: str | None
     delegate: str | None
+    top1_only: bool
 
 
 class Candidates:
@@ -368,8 +370,12 @@ class Candidates:
             if own[0].value is None:
                 self._left_out[name, "it was not evaluated"] += 1
                 continue
-            if not metric_columns.of(own[0]).higher_is_better:
+            metric = metric_columns.of(own[0])
+            if not metric.higher_is_better:
                 self._left_out[name, "of its metric, less is better"] += 1
+                continue
+            if self._wanted.top1_only and metric != metric_columns.TOP1:
+                self._left_out[name, f"its metric is {metric.title}, not top-1"] += 1
                 continue
             results.append(self._of_artifact(artifact, own, files.get(sha256, ""), measured_here))
         self._reporter.progress("candidates", len(by_artifact), len(by_artifact))

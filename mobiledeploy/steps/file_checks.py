@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mobiledeploy.analysis import accuracy
-from mobiledeploy.core import artifacts, inputs, records
+from mobiledeploy.core import artifacts, detectors, inputs, records
 from mobiledeploy.core.errors import BrokenImage, InputError
 from mobiledeploy.core.plugins import FORMATS, RECIPES, dataset
 from mobiledeploy.core.ports import Array, Reporter, Samples
@@ -45,7 +45,6 @@ GZIP_LEVEL = 6
 _PLAIN_TYPES = ("int32", "int64", "bool")
 # Below these limits a file is not its model: dB, on golden logits.
 LEAST_SQNR = {32: 60.0, 16: 20.0}
-POSTPROCESS = "CUSTOM:TFLite_Detection_PostProcess"
 # Below this limit an integer file is far from its float model: dB, over its evaluation images.
 DOUBTFUL_INT8_SQNR = 10.0
 
@@ -85,7 +84,7 @@ def of_the_right_types(
             alone = _without(facts, file.kept)
             between = shelf.between_integers(alone)
             in_float = Counter(shelf.float_layers(alone)) - Counter(between)
-            decodes = in_float.pop(POSTPROCESS, 0) > 0
+            decodes = in_float.pop(f"CUSTOM:{detectors.POSTPROCESS}", 0) > 0
             integers = dataclasses.replace(
                 facts,
                 outputs=tuple(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import cores, latency, stats, validity
-from mobiledeploy.core import arrays, artifacts, protocol, recording, records
+from mobiledeploy.core import arrays, artifacts, detectors, protocol, recording, records
 from mobiledeploy.core.errors import DeployError, DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import Process, Reporter, Runner, Session
@@ -287,6 +287,12 @@ class Timing:
         distance = golden.timed(self.artifact, ready, self._answer)
         self._warn_answer(distance, ready)
         self._warn_times(steady)
+        if ready.threads > 1 and detectors.POSTPROCESS.encode() in self.path.read_bytes():
+            self._warn(
+                "threads-lose-boxes",
+                f"{detectors.POSTPROCESS} can leave out classes with more than one thread",
+                "let the app run this file with one thread, and time it with --threads 1",
+            )
         if busy(before, after, wall * ready.threads, wall):
             self._warn(*BUSY_MACHINE)
         measured = Measured(

@@ -238,7 +238,7 @@ def choose(
         device: a phone or board with a device card, `host`, adb:SERIAL or ssh:HOST; needed for
             latencies only.
         max_latency: the largest latency in milliseconds.
-        min_top1: the least top-1 in percent.
+        min_top1: the least top-1 in percent; files that another metric judged are left out.
         max_size: the largest file in bytes.
         max_memory: the largest memory of weights and activations in bytes, without the runtime.
         arch: one card or several; the default is all.
@@ -265,7 +265,13 @@ def choose(
     if not device:
         _refuse_latencies(max_latency, threads, runtime, delegate)
     wanted = CandidateFilter(
-        arguments.several(arch), arguments.several(recipe), format, threads, runtime, delegate
+        arguments.several(arch),
+        arguments.several(recipe),
+        format,
+        threads,
+        runtime,
+        delegate,
+        top1_only=min_top1 is not None,
     )
     collected = Candidates(device or "", wanted, reporter)
     own = collected.exported()

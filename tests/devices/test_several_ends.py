@@ -157,6 +157,12 @@ def test_a_phone_that_chooses_other_boxes_is_named(chosen, linux_phone, here, he
     assert "differs-from-host" in names
 
 
+@pytest.mark.parametrize(("threads", "told"), [(1, False), (2, True)])
+def test_a_timing_with_threads_that_lose_boxes_says_so(chosen, here, heard, threads, told) -> None:
+    (timed,) = bench([chosen], threads=threads, runs=6, reporter=heard).measurements
+    assert ("threads-lose-boxes" in {warning.name for warning in timed.warnings}) == told
+
+
 def test_golden_boxes_of_another_delegate_may_differ_a_little(chosen) -> None:
     artifact = artifacts.load(chosen)
     now = dataclasses.replace(golden.replay(chosen, artifact, SILENT), delegate="none")

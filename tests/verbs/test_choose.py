@@ -343,6 +343,18 @@ def test_filters_leave_the_rest_out(here) -> None:
     assert all(one.candidate.accuracy.value >= 0.7 for one in least.candidates if one.fits != "no")
 
 
+def test_a_top1_is_no_limit_of_files_that_another_metric_judged(here) -> None:
+    detector = dataclasses.replace(
+        figures.evaluation(sha(0)), task="detection", metrics={"map": 0.9}, top1=None
+    )
+    figures.keep(figures.artifact(sha(0)), detector)
+    every = choose(max_size=10_000_000, reporter=SILENT)
+    assert any(group.judged_on.endswith("mAP@[.5:.95]") for group in every.groups)
+    classifiers = choose(max_size=10_000_000, min_top1=60, reporter=SILENT)
+    assert not any("mAP" in group.judged_on for group in classifiers.groups)
+    assert "its metric is mAP@[.5:.95], not top-1" in {one.why for one in classifiers.left_out}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
