@@ -346,6 +346,15 @@ def press_floats(
     return WRITERS.load(format_).write(made)
 
 
+def few_images(path: Path) -> DataRef:
+    """An archive of built-in images, five of each class: enough for a choice, and quickly read."""
+    drawn = dataset("demo").open("demo", "validation", resolution=(64, 64), labels=())
+    labels = np.array([drawn.label(index) for index in range(200)])
+    kept = np.concatenate([np.flatnonzero(labels == c)[:5] for c in range(len(drawn.classes))])
+    np.savez(path, images=np.stack([drawn.image(i) for i in kept]), labels=labels[kept])
+    return DataRef(str(path), "validation", (64, 64))
+
+
 class Converted(Mapping[tuple[str, str], bytes]):
     """(recipe, format) -> the file, of a v1 0.25 at 64 with random weights.
 
@@ -382,7 +391,7 @@ class Converted(Mapping[tuple[str, str], bytes]):
             "v1",
             "mobilenet_v1",
             "mobilenet_v1",
-            {"alpha": 0.25},
+            {"alpha": 0.25, "variant": "shallow"},
             (64, 64),
             12,
             Preprocessing((-1.0, 1.0)),
@@ -391,7 +400,7 @@ class Converted(Mapping[tuple[str, str], bytes]):
         request = conversion_process.ConversionRequest(
             source=Source(spec),
             jobs=tuple((name, format_) for name in recipes for format_ in self._formats[name]),
-            data=DataRef("demo", "validation", (64, 64)),
+            data=few_images(folder / "images.npz"),
             golden=(0,),
             io="int8",
             output="softmax",
@@ -547,7 +556,7 @@ class Exported(Mapping[tuple[str, str], Path]):
             "v1",
             "mobilenet_v1",
             "mobilenet_v1",
-            {"alpha": 0.25},
+            {"alpha": 0.25, "variant": "shallow"},
             (64, 64),
             12,
             Preprocessing((-1.0, 1.0), labels=labels),

@@ -23,7 +23,7 @@ from mobiledeploy.core.types import (
     Weights,
 )
 from mobiledeploy.graphs import quantized
-from tests.conftest import press
+from tests.conftest import press, press_floats
 from tests.passes.conftest import images
 
 layers = tf_keras.layers
@@ -136,7 +136,7 @@ def made(
 ) -> Path:
     """A folder with float32, int8_ptq, int8 per tensor, and int8_best by all its passes.
 
-    `seen` calibrates. As ONNX too, on request.
+    `seen` calibrates. int8_ptq as ONNX too, on request.
     """
     floats = press(model, "float32", "tflite", seen, output="softmax")
     classes = FORMATS.load("tflite").inspect(floats).outputs[0].shape[-1]
@@ -145,7 +145,7 @@ def made(
     quantized_graph = quantized.start(floats, INT8, "int8", seen)
     write(folder, "int8_ptq.tflite", quantized.integers(quantized_graph), INT8, samples)
     if onnx:
-        content = press(model, "int8_ptq", "onnx", seen, output="softmax")
+        content = press_floats(floats, "int8_ptq", "onnx", seen)
         write(folder, "int8_ptq.onnx", content, INT8, samples)
     coarse = dataclasses.replace(INT8, granularity="per-tensor")
     whole = quantized.integers(dataclasses.replace(quantized_graph, recipe=coarse))

@@ -28,6 +28,7 @@ def of_file(path: Path) -> Source:
     return Source(dataclasses.replace(CARD, card=None), file=detect(path))
 
 
+@pytest.mark.slow
 def test_it_gives_what_the_model_gives_and_opens_it_once(model_files: Path, tmp_path: Path) -> None:
     asked = []
 

@@ -61,6 +61,7 @@ def test_workflows_and_actions_fit_their_schemas(examples):
     fits_schema("github-actions", *ACTIONS)
 
 
+@pytest.mark.slow
 def test_a_schema_refuses_a_wrong_workflow(tmp_path):
     text = (REPOSITORY / ".github" / "workflows" / "comment.yml").read_text()
     (tmp_path / "wrong.yml").write_text(text.replace("steps:", "step:"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mobiledeploy.analysis import cores, latency, stats, validity
-from mobiledeploy.core import arrays, artifacts, detectors, protocol, recording, records
+from mobiledeploy.core import arrays, artifacts, detectors, inputs, protocol, recording, records
 from mobiledeploy.core.errors import DeployError, DeviceError, VoidError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
 from mobiledeploy.core.ports import Process, Reporter, Runner, Session
@@ -287,7 +287,7 @@ class Timing:
         distance = golden.timed(self.artifact, ready, self._answer)
         self._warn_answer(distance, ready)
         self._warn_times(steady)
-        if ready.threads > 1 and detectors.POSTPROCESS.encode() in self.path.read_bytes():
+        if ready.threads > 1 and detectors.POSTPROCESS.encode() in inputs.read(self.path, inputs.FINISHED):
             self._warn(
                 "threads-lose-boxes",
                 f"{detectors.POSTPROCESS} can leave out classes with more than one thread",

@@ -99,7 +99,12 @@ def test_samples_of_a_rare_class_carry_most():
 
 
 @pytest.mark.parametrize(
-    ("classes", "size", "changed"), [(20, 12, 0.4), (4, 60, 0.3), (2, 150, 0.5)]
+    ("classes", "size", "changed"),
+    [
+        (20, 12, 0.4),
+        pytest.param(4, 60, 0.3, marks=pytest.mark.slow),
+        pytest.param(2, 150, 0.5, marks=pytest.mark.slow),
+    ],
 )
 def test_at_most_one_check_in_a_hundred_names_a_class_that_lost_nothing(classes, size, changed):
     """Of 60 checks one at most: at a rate of one in a hundred that is so in 88 of 100 cases."""

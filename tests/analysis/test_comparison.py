@@ -36,6 +36,7 @@ def test_abba_finds_real_differences_only() -> None:
     assert deceptions == 200
 
 
+@pytest.mark.slow
 def test_the_interval_covers_what_it_says() -> None:
     dice = np.random.Generator(np.random.PCG64(2))
     miss_count = sum(interleaved(run(8, 1.0, 0.0, 0.02, dice)).changed for _ in range(600))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mobiledeploy.analysis import gate
+from tests.variants import slow_but
 
 Z = stats.norm.ppf(gate.CONFIDENCE)
 
@@ -157,7 +158,7 @@ def test_a_sure_loss_that_is_small_names_no_class():
     assert not groups[0].regressed
 
 
-@pytest.mark.parametrize("count", [10, 200])
+@pytest.mark.parametrize("count", slow_but([10, 200], 10))
 def test_chance_alone_names_a_class_once_in_a_hundred_checks_at_most(count):
     """2,000 checks, 100 of many classes, in which every class loses as much as it gains."""
     dice = np.random.default_rng(5)

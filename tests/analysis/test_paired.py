@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mobiledeploy.analysis import gate, paired
+from tests.variants import slow_but
 
 Z = stats.norm.ppf(gate.CONFIDENCE)
 NAN = math.nan
@@ -284,7 +285,7 @@ def test_metrics_that_are_not_defined_are_refused():
 # Samples that would decide
 
 
-@pytest.mark.parametrize("deviation", [0.1, 0.2])
+@pytest.mark.parametrize("deviation", slow_but([0.1, 0.2], 0.2))
 def test_needed_samples_pass_four_times_in_five(deviation):
     dice = np.random.default_rng(6)
     needed = paired.samples_needed(of_losses(deviation * np.array([1, -1] * 50)), 0.02)

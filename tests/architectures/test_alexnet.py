@@ -1,3 +1,5 @@
+import pytest
+
 from mobiledeploy.architectures import alexnet
 
 
@@ -25,6 +27,7 @@ def test_joined_towers_are_what_others_count(network, monkeypatch):
     assert round(model.mult_adds / 1132.33e6, 2) == 1.0
 
 
+@pytest.mark.slow
 def test_every_kernel_trains(network):
     model = alexnet.build(resolution=(64, 64), classes=2)
     assert network(model).still_after_a_step() == []

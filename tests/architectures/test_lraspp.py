@@ -33,6 +33,7 @@ def test_maps_of_the_paper(variant):
     assert rates == [1] * (len(rates) - 2) + [2, 2]
 
 
+@pytest.mark.slow
 def test_windows_of_a_large_image():
     """Section 6.4 has 1024 x 2048: the figure's pool sees one row of four windows."""
     network = lraspp.build(
@@ -75,6 +76,7 @@ def test_a_card_is_of_segmentation(variant):
     assert (card.task, card.arguments["backbone"]) == ("segmentation", f"mobilenet_v3_{variant}")
 
 
+@pytest.mark.slow
 def test_the_answer_depends_on_both_maps():
     network = lraspp.build(
         backbone="mobilenet_v3_small", alpha=0.25, resolution=(32, 32), classes=3

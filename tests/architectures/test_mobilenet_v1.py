@@ -24,6 +24,7 @@ def model() -> tf_keras.Model:
     return mobilenet_v1.build(alpha=0.5, resolution=(160, 160), classes=10)
 
 
+@pytest.mark.slow
 def test_layers_are_those_of_keras_applications(model: tf_keras.Model) -> None:
     theirs = [
         layer

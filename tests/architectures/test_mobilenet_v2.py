@@ -88,6 +88,7 @@ def test_the_cards_weights_are_those_of_keras_applications(monkeypatch, alpha, r
     assert request == [imagenet.base_url + file.file.format(resolution=resolution)]
 
 
+@pytest.mark.slow
 def test_random_weights_know_what_a_bottleneck_leaves_whole():
     """Twice the variance behind a ReLU, which halves; not behind a bottleneck or a sum of them."""
     spec = card_specs.spec(cards.load("mobilenet_v2"), alpha=1.0, res=32, classes=12)

@@ -35,6 +35,7 @@ def test_stages_halve_the_image(variant, resolution):
     assert tuple(dict.fromkeys(values)) == (*(resolution >> n for n in range(1, 6)), 1)
 
 
+@pytest.mark.slow
 def test_the_four_forms_of_a_block():
     kinds = {
         (bool(block.start), bool(block.middle))
@@ -64,6 +65,7 @@ def test_another_variant_is_refused():
         mobilenet_v4.build(variant="hybrid_m", resolution=(32, 32), classes=2)
 
 
+@pytest.mark.slow
 def test_scores_are_probabilities():
     model = mobilenet_v4.build(variant="conv_s", resolution=(33, 47), classes=3)
     assert (model.input_names, model.output_names) == (["image"], ["predictions"])

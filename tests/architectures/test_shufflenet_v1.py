@@ -20,9 +20,9 @@ def build(alpha=1.0, groups=3, resolution=32, classes=2):
     ("alpha", "groups", "parameters", "mult_adds"),
     [
         # Exact parameters are those of osmr/imgclsmob, where it has the network.
-        (1.0, 1, 1_531_936, 143_078_976),
+        pytest.param(1.0, 1, 1_531_936, 143_078_976, marks=pytest.mark.slow),
         pytest.param(1.0, 2, 1_733_848, 140_836_512, marks=pytest.mark.slow),
-        (1.0, 3, 1_865_728, 137_460_672),
+        pytest.param(1.0, 3, 1_865_728, 137_460_672, marks=pytest.mark.slow),
         pytest.param(1.0, 4, 1_968_344, 134_339_776, marks=pytest.mark.slow),
         pytest.param(1.0, 8, 2_434_768, 138_365_952, marks=pytest.mark.slow),
         pytest.param(0.5, 1, 534_484, 38_517_408, marks=pytest.mark.slow),

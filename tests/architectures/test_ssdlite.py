@@ -16,7 +16,7 @@ def build(backbone="mobilenet_v1", alpha=0.25, resolution=64, classes=12):
 @pytest.mark.parametrize(
     ("backbone", "mult_adds", "parameters", "printed"),
     [
-        ("mobilenet_v1", 1_307_836_608, 5_086_036, (1.3, 5.1)),
+        pytest.param("mobilenet_v1", 1_307_836_608, 5_086_036, (1.3, 5.1), marks=pytest.mark.slow),
         ("mobilenet_v2", 787_273_408, 4_320_660, (0.8, 4.3)),
     ],
 )
@@ -66,11 +66,13 @@ def test_the_maps_have_the_strides_of_the_paper():
         assert model.get_layer(second).output_shape[1:3] == (2, 2)
 
 
+@pytest.mark.slow
 def test_before_training_every_score_is_small():
     scores = build()(np.zeros((1, 64, 64, 3), np.float32))[1].numpy()
     np.testing.assert_allclose(scores, ssdlite.PRIOR, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_classifier_gives_its_weights_to_the_backbone(network, tmp_path):
     classifier = mobilenet_v1.build(alpha=0.25, resolution=(64, 64), classes=5)
     network(classifier).randomise()

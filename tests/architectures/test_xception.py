@@ -11,6 +11,7 @@ def test_size_is_that_of_keras_applications(network):
     assert model.lambdas == []
 
 
+@pytest.mark.slow
 def test_mult_adds_are_the_published_ones(network):
     # osmr/imgclsmob prints 8403.63 M, with batch normalisation and activations.
     model = network(xception.build(resolution=(299, 299), classes=1000))

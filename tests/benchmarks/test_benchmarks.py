@@ -180,6 +180,7 @@ def gate_statistics(out: Path, *arguments: str) -> dict[str, list[dict[str, Any]
     return json.loads(out.read_text())["result"]
 
 
+@pytest.mark.slow
 def test_the_gate_errs_no_more_than_it_says(tmp_path) -> None:
     cells = gate_statistics(tmp_path / "gate.json", "--largest", "400", "--sets", "0")["cells"]
     assert len(cells) == 18
@@ -281,6 +282,7 @@ def watched(seen: dict[tuple[str, str], str], seconds: int) -> None:
     assert (done.stdout.splitlines(), done.stderr) == (list(seen.values()), "")
 
 
+@pytest.mark.slow
 def test_what_is_wrong_with_an_input_is_seen(here) -> None:
     watched(SEEN, 4)
 

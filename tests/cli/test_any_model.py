@@ -132,6 +132,7 @@ def test_a_model_of_numbers_alone_needs_no_input_range(tmp_path):
     assert "takes no image" in refused.stderr
 
 
+@pytest.mark.slow
 def test_segmentation_with_images_and_masks(tmp_path):
     """A model that finds bright pixels, built by hand, and masks of them."""
     random = np.random.default_rng(0)
@@ -191,6 +192,7 @@ def test_a_task_that_the_outputs_cannot_have_is_refused(tmp_path, real_data):
     assert "--task" in result.stderr
 
 
+@pytest.mark.slow
 def test_values_of_several_units_keep_their_own_precision(tmp_path):
     """An age of up to 100 leaves a share no codes in int8; int8_best answers in float instead."""
     tf_keras.utils.set_random_seed(0)

@@ -164,6 +164,7 @@ def test_a_refusal_is_one_line_and_a_code(exported, here, argv, code, message) -
     assert message in line
 
 
+@pytest.mark.slow
 def test_the_light_wing_has_no_tensorflow(exported, here) -> None:
     script = (
         "import sys; from mobiledeploy.cli.main import run; code = run();"
@@ -185,6 +186,7 @@ def test_help_has_an_example() -> None:
         assert f"mobiledeploy {command} build/" in result.stdout
 
 
+@pytest.mark.slow
 def test_what_is_asked_is_answered_in_a_folder_that_cannot_be_written(exported, here):
     """With a warning that it is not kept, once; what was kept there before is still known."""
     file = exported["int8_ptq", "tflite"]

@@ -187,6 +187,7 @@ def test_other_calibration_images_are_another_export(tmp_path, model_files):
     assert not json.loads(run(*argv, cwd=tmp_path).stdout)["reused"]
 
 
+@pytest.mark.slow
 def test_what_was_judged_otherwise_is_not_shown(tmp_path, model_files):
     """The same file with other preprocessing, and timed otherwise, has other figures."""
     image_folder(tmp_path / "given")
@@ -217,6 +218,7 @@ def test_a_format_named_twice_is_made_once(tmp_path, model_files):
     assert len(json.loads(result.stdout)["rows"]) == 1
 
 
+@pytest.mark.slow
 def test_too_many_broken_images_leave_nothing(tmp_path, model_files):
     image_folder(tmp_path / "given")
     for path in sorted((tmp_path / "given").rglob("*.png"))[::2]:
@@ -234,6 +236,7 @@ def test_too_many_broken_images_leave_nothing(tmp_path, model_files):
     refused(run(*argv, cwd=tmp_path), 7, "cannot be read", tmp_path, besides={".mobiledeploy"})
 
 
+@pytest.mark.slow
 def test_a_module_that_lies_in_the_current_folder_is_not_imported(tmp_path, model_files):
     for name in ("queue", "numpy", "h5py", "keras", "random"):
         (tmp_path / f"{name}.py").write_text("open('/dev/stderr', 'w').write('EVIL'); 1 / 0")
@@ -286,6 +289,7 @@ def odd(tmp_path_factory):
     return model_of(tmp_path_factory.mktemp("odd") / "odd.h5", *middle)
 
 
+@pytest.mark.slow
 def test_an_operator_that_onnx_runtime_has_in_float_alone_is_said(tmp_path):
     """TFLite has it in int8."""
     image_folder(tmp_path / "given")
@@ -400,6 +404,7 @@ def test_a_float_tflite_is_a_model_whose_metadata_is_read(tmp_path, model_files)
     assert "evaluate, bench, check, verify and diff" in result.stderr
 
 
+@pytest.mark.slow
 def test_layers_of_the_users_own_come_from_their_file(tmp_path):
     own = (
         "import tf_keras\n"
@@ -518,6 +523,7 @@ tf.saved_model.save(model, sys.argv[1], signatures=model.__call__)
 """
 
 
+@pytest.mark.slow
 def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
     given = tmp_path / "given"
     subprocess.run(
@@ -527,6 +533,7 @@ def test_a_model_with_an_operator_that_the_format_lacks(tmp_path):
     refused(run(*argv, cwd=tmp_path), 7, "Betainc", tmp_path)
 
 
+@pytest.mark.slow
 def test_what_googles_metadata_cannot_say_is_a_warning_and_in_the_record(tmp_path, model_files):
     image_folder(tmp_path / "given")
     result = run(
@@ -582,6 +589,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     refused(result, 2, "read-only file system", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up(tmp_path):
     (tmp_path / "given").mkdir()
     command = f"{sys.executable} -m mobiledeploy export --alpha 0.25 --res 96 --out given/out"

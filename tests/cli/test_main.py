@@ -14,6 +14,7 @@ from mobiledeploy.store.database import Store
 from mobiledeploy.verbs import results
 from tests import warm
 from tests.figures import artifact, keep, measured
+from tests.variants import slow_but
 
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("MOBILEDEPLOY_")}
 
@@ -184,7 +185,7 @@ def test_a_pipe_that_breaks_within_the_work_is_no_verdict(tmp_path):
     assert result.stderr == "error: a pipe broke before the work was done\n"
 
 
-@pytest.mark.parametrize("argv", ["models", "models --json", "--help"])
+@pytest.mark.parametrize("argv", slow_but(["models", "models --json", "--help"], "models --json"))
 def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
     for closed in (">&-", "2>&-", "<&- >&- 2>&-"):
         result = shell(f"m {argv} {closed}", tmp_path)
@@ -194,7 +195,7 @@ def test_a_closed_standard_output_is_no_internal_error(argv, tmp_path):
     assert result.stderr == "error: cannot read or write the result: no space left on device\n"
 
 
-@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("where", slow_but(["2>&-", "2>/dev/full"], "2>/dev/full"))
 def test_an_error_that_nobody_can_hear_keeps_its_code(where, tmp_path):
     assert shell(f"m export --alpha 0 {where}", tmp_path).returncode == 2
 
@@ -203,11 +204,11 @@ def test_an_error_that_nobody_can_hear_keeps_its_code(where, tmp_path):
     ("argv", "code"),
     [
         (["models"], 0),
-        (["results", "regress", "slower.jsonl"], 1),
-        (["export", "--alpha", "0"], 2),
+        pytest.param(["results", "regress", "slower.jsonl"], 1, marks=pytest.mark.slow),
+        pytest.param(["export", "--alpha", "0"], 2, marks=pytest.mark.slow),
         (["results", "regress", "unknown.jsonl"], 3),
-        (["bench", "{artifact}", "--device", "pixel9"], 5),
-        (["export", "--arch", "xception"], 6),
+        pytest.param(["bench", "{artifact}", "--device", "pixel9"], 5, marks=pytest.mark.slow),
+        pytest.param(["export", "--arch", "xception"], 6, marks=pytest.mark.slow),
         (["evaluate", "broken.tflite"], 7),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -233,7 +234,7 @@ def test_a_process_as_users_start_it_ends_in_each_code(argv, code, exported, her
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", slow_but([signal.SIGINT, signal.SIGTERM], signal.SIGINT))
 def test_an_interrupt_is_one_line_and_130(number, tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "mobiledeploy", "export", "--alpha", "0.5", "--res", "96"],

@@ -25,7 +25,7 @@ SHOWN = {
     "export": ("float32.tflite", "int8_ptq.tflite", "top-1", "random weights"),
     "train": ("top-1", "Next: mobiledeploy export runs/"),
 }
-QUICK = {("sweep", 60), ("sweep", 200), ("export", 60)}
+QUICK = {("sweep", 60), ("sweep", 200)}
 # What is one line whatever its length, so that it can be copied or searched for.
 SENTENCES = ("warning: ", "error: ", "Next: ", "input codes: ")
 COLOUR = re.compile(r"\x1b\[(?:\d+;)*[34]\d")

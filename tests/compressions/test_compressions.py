@@ -9,7 +9,6 @@ import pytest
 import tf_keras
 
 from mobiledeploy.analysis import cost as costs
-from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core.errors import UsageError
 from mobiledeploy.core.plugins import COMPRESSIONS, FORMATS, PASSES, RECIPES
 from mobiledeploy.core.types import Model
@@ -18,6 +17,7 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.training import channel_sets
 from tests.conftest import float_tflite, press_floats
 from tests.lite import answers
+from tests.variants import slow_but
 
 AMOUNTS = {"prune": 0.6, "prune_channels": 0.5, "cluster": 8}
 FILES = {"prune-channels": "prune_channels", "max-mult-adds": "prune_channels"}
@@ -56,25 +56,6 @@ def kernels(model):
     }
 
 
-def fresh():
-    tf_keras.utils.set_random_seed(0)
-    network = mobilenet_v1.build(alpha=0.25, resolution=(32, 32), classes=4, variant="shallow")
-    return Model("tf_keras", network)
-
-
-@pytest.fixture(scope="module")
-def pruned_model():
-    return train("prune", fresh())
-
-
-@pytest.fixture(scope="module")
-def clustered_model(pruned_model):
-    """After pruning: the two can be combined."""
-    copy = Model("tf_keras", tf_keras.models.clone_model(pruned_model.handle))
-    copy.handle.set_weights(pruned_model.handle.get_weights())
-    return train("cluster", copy, epochs=1)
-
-
 def small():
     """A few layers of a MobileNet, for what takes no whole one."""
     tf_keras.utils.set_random_seed(0)
@@ -89,6 +70,19 @@ def small():
         x = layers.ReLU(6.0)(layers.BatchNormalization(name=f"dw_bn_{number}")(x))
     x = layers.Dense(4)(layers.GlobalAveragePooling2D()(x))
     return Model("tf_keras", tf_keras.Model(image, layers.Softmax()(x)))
+
+
+@pytest.fixture(scope="module")
+def pruned_model():
+    return train("prune", small())
+
+
+@pytest.fixture(scope="module")
+def clustered_model(pruned_model):
+    """After pruning: the two can be combined."""
+    copy = Model("tf_keras", tf_keras.models.clone_model(pruned_model.handle))
+    copy.handle.set_weights(pruned_model.handle.get_weights())
+    return train("cluster", copy, epochs=1)
 
 
 class Watcher(tf_keras.callbacks.Callback):
@@ -119,7 +113,7 @@ def silent(model):
 @pytest.fixture(scope="module")
 def dense():
     """The float TFLite of the network as it was."""
-    return float_tflite(fresh(), (32, 32))
+    return float_tflite(small(), (32, 32))
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +137,7 @@ def instructions(model):
     return 50_000 + sets.mult_adds(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.5, pytest.param(0.8, marks=pytest.mark.slow)])
 def test_channels_go_until_instructions_are_few_enough(share):
     model, counts = small(), []
@@ -179,9 +174,9 @@ def test_every_compression_is_tested():
     assert set(AMOUNTS) == set(COMPRESSIONS.names())
 
 
-@pytest.mark.parametrize("name", AMOUNTS)
+@pytest.mark.parametrize("name", slow_but(AMOUNTS, "prune_channels"))
 def test_wrapping_for_pruning_changes_no_answer_and_stripping_restores_the_layers(name):
-    model = fresh()
+    model = small()
     names = [layer.name for layer in model.handle.layers]
     shelf = COMPRESSIONS.load(name)
     before = model.handle.predict(images(4), verbose=0)
@@ -334,4 +329,4 @@ def test_passes_keep_zeros_and_clusters(pruned, clustered, names):
 )
 def test_an_invalid_amount_is_refused(name, amount):
     with pytest.raises(UsageError, match=f"--{name}"):
-        COMPRESSIONS.load(FILES.get(name, name)).wrap(fresh(), amount, STEPS)
+        COMPRESSIONS.load(FILES.get(name, name)).wrap(small(), amount, STEPS)

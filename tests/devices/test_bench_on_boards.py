@@ -133,13 +133,15 @@ def meanwhile(board, command: str) -> None:
     ("command", "message"),
     [
         ('echo throttled=0x50005 > "$PHONE/throttled"', "the board says: its voltage is too low"),
-        (
+        pytest.param(
             'echo 1000000 > "$PHONE/sys/devices/system/cpu/cpu3/cpufreq/scaling_max_freq"',
             "the highest clock allowed went",
+            marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             'echo performance > "$PHONE/sys/devices/system/cpu/cpu3/cpufreq/scaling_governor"',
             "the governor went",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -163,8 +165,10 @@ def test_a_change_during_the_timing_voids_it(
 @pytest.mark.parametrize(
     ("fault", "content", "message"),
     [
-        ("garbage", "Welcome", "which is not a line of its protocol"),
-        ("killed", "", "was killed by signal 9"),
+        pytest.param(
+            "garbage", "Welcome", "which is not a line of its protocol", marks=pytest.mark.slow
+        ),
+        pytest.param("killed", "", "was killed by signal 9", marks=pytest.mark.slow),
         ("unplug-run", "Timed", "the connection to board was lost"),
         ("hang", "scripted_runner.py bench", "hangs: no output for 2 s"),
     ],
@@ -232,6 +236,7 @@ def test_a_board_predicts_as_the_host(board, emulator, path, here, heard) -> Non
     assert board.files() == board.commands() == []
 
 
+@pytest.mark.slow
 def test_an_answer_that_loses_a_bit(board, emulator, path, here, heard) -> None:
     board.plant("garble")
     with pytest.raises(DeviceError, match="image 11 arrived damaged") as failed:

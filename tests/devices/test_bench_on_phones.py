@@ -92,6 +92,7 @@ def test_a_phone_starts_fresh_processes(phone, scripted, path, here, heard) -> N
         assert [kept.cold_start for kept in store.cold_starts()] == [cold]
 
 
+@pytest.mark.slow
 def test_a_cold_start_is_void_like_a_timing(phone, scripted, path, here, heard) -> None:
     charger(phone)
     (cold,) = cold_start(
@@ -125,6 +126,7 @@ def test_a_runner_that_does_not_tell_its_steps_is_refused(
     assert phone.files() == []
 
 
+@pytest.mark.slow
 def test_fixed_performance_is_used_if_it_helps(phone, scripted, path, here, heard):
     (measurement,) = bench([path], device="adb", runner="scripted", reporter=heard).measurements
     effect = measurement.facts_before["fixed_performance"]
@@ -174,9 +176,9 @@ def clock(phone) -> None:
     ("happens", "message"),
     [
         (throttle, "throttles .thermal status 2 after"),
-        (charger, "the charger went USB -> none"),
-        (screen, "the screen went on -> off"),
-        (cap, "the highest clock allowed went"),
+        pytest.param(charger, "the charger went USB -> none", marks=pytest.mark.slow),
+        pytest.param(screen, "the screen went on -> off", marks=pytest.mark.slow),
+        pytest.param(cap, "the highest clock allowed went", marks=pytest.mark.slow),
     ],
 )
 def test_a_change_during_the_timing_voids_the_measurement(
@@ -226,6 +228,7 @@ def test_a_phone_that_slows_down_voids_it(phone, scripted, path, here, heard) ->
         )
 
 
+@pytest.mark.slow
 def test_an_uncertain_median_voids_it(phone, scripted, path, here, heard) -> None:
     phone.pace(noise=1.5, **{"": 3e7})
     settings = {
@@ -264,11 +267,11 @@ def test_an_unused_delegate_voids_it(phone, scripted, path, here, heard) -> None
     ("fault", "content", "message"),
     [
         ("garbage", "WARNING: linker: unsupported flags", "which is not a line of its protocol"),
-        ("killed", "", "was killed by signal 9"),
+        pytest.param("killed", "", "was killed by signal 9", marks=pytest.mark.slow),
         ("unplug-run", "Timed", "was lost|is offline"),
-        ("unplug-push", "20000", "was lost|is offline"),
+        pytest.param("unplug-push", "20000", "was lost|is offline", marks=pytest.mark.slow),
         ("full", "", "is full"),
-        ("corrupt", "", "as another file"),
+        pytest.param("corrupt", "", "as another file", marks=pytest.mark.slow),
         ("hang", "scripted_runner.py bench", "hangs: no output for 2 s"),
     ],
 )
@@ -320,6 +323,7 @@ def test_a_phone_that_is_back_within_ten_seconds_is_left_clean(
     assert "left-behind" not in {warning.name for warning in heard.warnings}
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
     phone.plant("slow", "500000")
     (measurement,) = bench(
@@ -379,6 +383,7 @@ def test_a_recording_gives_the_same_bytes(phone, scripted, path, exported, here,
         bench([exported["float16", "tflite"]], device=f"replay:{file}", reporter=heard)
 
 
+@pytest.mark.slow
 def test_a_void_session_is_recorded_too(phone, scripted, path, here, heard) -> None:
     phone.thermal(3)
     file = here / "session.json"

@@ -72,6 +72,7 @@ def test_a_phone_tells_its_energy(phone, scripted, path, here, heard) -> None:
     assert records.dumps(again) == records.dumps(figure)
 
 
+@pytest.mark.slow
 def test_the_energy_of_several_files_is_played_back(phone, scripted, exported, here, heard) -> None:
     phone.battery(200_000)
     phone.pace(load_ua=900_000)
@@ -163,7 +164,10 @@ def test_a_phone_that_cannot_tell_says_so_first(
 
 @pytest.mark.parametrize(
     ("idle", "load", "reason"),
-    [(200_000, 200_000, "is not above that at idle"), (20, 90, "cannot be right")],
+    [
+        (200_000, 200_000, "is not above that at idle"),
+        pytest.param(20, 90, "cannot be right", marks=pytest.mark.slow),
+    ],
 )
 def test_what_the_readings_do_not_tell_is_void(
     idle: int, load: int, reason: str, phone, scripted, path, here, heard
@@ -177,6 +181,7 @@ def test_what_the_readings_do_not_tell_is_void(
     assert phone.files() == []
 
 
+@pytest.mark.slow
 def test_a_phone_that_throttles_meanwhile_has_none(phone, scripted, path, here, heard) -> None:
     phone.battery(200_000)
     phone.pace(load_ua=900_000)

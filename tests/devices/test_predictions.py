@@ -61,6 +61,7 @@ def test_a_phone_predicts_as_the_host(linux_phone, path, here, heard) -> None:
     assert set(linux_phone.lines_of("masks")) == {"80"}
 
 
+@pytest.mark.slow
 def test_figures_of_devices_are_not_pooled(linux_phone, path, here, heard) -> None:
     linux_phone.plant("wrong")
     evaluate([path], device="adb", reporter=heard)
@@ -128,6 +129,7 @@ def test_verify_compares_golden_answers_in_steps(linux_phone, path, here, heard)
     assert "it computes otherwise there" in result.golden.line
 
 
+@pytest.mark.slow
 def test_a_clock_that_moves_during_the_runs_voids_them(linux_phone, path, here, heard) -> None:
     """The runner reads it itself, right before and right after its runs."""
     file = '"$PHONE/sys/devices/system/cpu/cpu7/cpufreq/stats/time_in_state"'
@@ -159,6 +161,7 @@ def test_a_timing_compares_the_delegate_with_the_cpu(linux_phone, path, here, he
     assert (plain.cpu_steps, plain.left_operators) == (None, ())
 
 
+@pytest.mark.slow
 def test_a_timing_stands_without_the_answer_of_the_cpu(linux_phone, path, here, heard) -> None:
     dies = 'case "$*" in *"--delegate none"*) exit 1;; esac'
     linux_phone.tool("taskset", f'#!/bin/sh\n{dies}\nshift; exec "$@"\n')
@@ -170,6 +173,7 @@ def test_a_timing_stands_without_the_answer_of_the_cpu(linux_phone, path, here, 
     assert linux_phone.files() == []
 
 
+@pytest.mark.slow
 def test_strict_takes_no_answers_of_a_split_graph(linux_phone, exported, here, heard) -> None:
     path = exported["float32", "tflite"]
     (own,) = evaluate([path], device="adb", strict=True, limit=8, reporter=heard).evaluations
@@ -207,7 +211,7 @@ def test_a_timing_compares_the_golden_answer(linux_phone, path, here, heard) -> 
 @pytest.mark.parametrize(
     ("fault", "content", "message"),
     [
-        ("garble", "", "image 0 arrived damaged"),
+        pytest.param("garble", "", "image 0 arrived damaged", marks=pytest.mark.slow),
         ("unplug-run", '"index":3,', "was lost|is offline"),
         ("hang", "runner answer", "hangs: no output for 2 s"),
     ],

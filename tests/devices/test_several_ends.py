@@ -196,6 +196,7 @@ def test_a_timing_is_a_process_without_runners_beside_it(several, linux_phone, h
     assert linux_phone.files() == []
 
 
+@pytest.mark.slow
 def test_nothing_of_a_judgement_is_left_on_a_board(several, board, emulator, here, heard) -> None:
     settings = {"device": "ssh:board", "reporter": heard}
     evaluate([several], limit=8, **settings)
@@ -205,6 +206,7 @@ def test_nothing_of_a_judgement_is_left_on_a_board(several, board, emulator, her
     assert board.files() == board.commands() == []
 
 
+@pytest.mark.slow
 def test_a_count_does_not_depend_on_a_judgement_before_it(several, emulator, here, heard) -> None:
     """To the instruction and the byte: nothing of the answers that came before is left."""
     options = {"device": "emulator:cortex-a53", "reporter": heard}

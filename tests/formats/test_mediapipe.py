@@ -119,7 +119,9 @@ def test_the_documented_crop_is_right(unsigned, ask_mediapipe):
     ("changes", "message"),
     [
         ({"channels": "bgr"}, "Only RGB color space"),
-        ({"mean": (0.1, 0.2, 0.3)}, "Per-channel image normalization"),
+        pytest.param(
+            {"mean": (0.1, 0.2, 0.3)}, "Per-channel image normalization", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_documented_refusals_happen(unsigned, ask_mediapipe, changes, message):

@@ -8,6 +8,7 @@ from mobiledeploy.frameworks import recurrent
 layers = tf_keras.layers
 
 
+@pytest.mark.slow
 def test_layers_of_few_steps_are_unrolled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recurrent, "MOST_STEPS", 4)
     rows, open_ = layers.Input((recurrent.MOST_STEPS, 4)), layers.Input((None, 4))

@@ -34,10 +34,10 @@ def converted(pool):
     "pool",
     [
         layers.GlobalAveragePooling2D(),
-        layers.GlobalAveragePooling2D(keepdims=True),
-        layers.GlobalMaxPooling2D(),
+        pytest.param(layers.GlobalAveragePooling2D(keepdims=True), marks=pytest.mark.slow),
+        pytest.param(layers.GlobalMaxPooling2D(), marks=pytest.mark.slow),
         layers.AveragePooling2D(7),
-        layers.MaxPooling2D(7),
+        pytest.param(layers.MaxPooling2D(7), marks=pytest.mark.slow),
     ],
     ids=["mean", "mean_map", "maximum", "average_pool", "max_pool"],
 )
@@ -54,6 +54,7 @@ def test_the_features_are_those_of_the_pooling(pool):
     assert len(cut) < len(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [layers.Flatten(), layers.AveragePooling2D(3)])
 def test_without_a_global_pooling_it_is_refused_with_a_way(pool):
     _, content = converted(pool)

@@ -11,7 +11,12 @@ from mobiledeploy.graphs.execution import run
 from tests.passes.conftest import NETWORKS, images, quantized_graph, sqnr
 
 EVERY = pytest.mark.parametrize(
-    ("name", "network"), [(name, network) for name in PASSES.names() for network in NETWORKS]
+    ("name", "network"),
+    [
+        pytest.param(name, network, marks=[pytest.mark.slow] * (network == "relu"))
+        for name in PASSES.names()
+        for network in NETWORKS
+    ],
 )
 
 

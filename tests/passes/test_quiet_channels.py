@@ -68,6 +68,7 @@ def test_its_weights_become_a_constant_and_the_function_stays():
     np.testing.assert_allclose(run(after.floats, images()), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_bias_that_int8_would_round_away_is_kept():
     quantized_graph = quiet(1e-9)
     assert decibels(quantized_graph) < 15
@@ -80,6 +81,7 @@ def test_the_others_regain_their_codes_if_all_share_one_scale():
     assert decibels(quiet_channels.apply(quantized_graph, images()), "per-tensor") > 30
 
 
+@pytest.mark.slow
 def test_large_weights_with_an_effect_stay():
     """The same variance for a channel that changes: its weights are large, but it is not quiet."""
     tf_keras.utils.set_random_seed(0)

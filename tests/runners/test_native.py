@@ -16,6 +16,7 @@ from mobiledeploy.core.package import shipped
 from mobiledeploy.core.plugins import RUNNERS, RUNTIMES
 from mobiledeploy.core.types import Failure, Target
 from mobiledeploy.runners import native
+from tests.variants import slow_but
 
 KEYS = [("int8_ptq", "tflite"), ("float32", "tflite"), ("int8_ptq", "onnx"), ("float32", "onnx")]
 
@@ -98,7 +99,7 @@ def test_it_counts_delegated_operators(emulator, exported, recipe: str, delegate
     assert ready.left_nodes == (None if delegate == "none" else engine.left_nodes)
 
 
-@pytest.mark.parametrize("recipe", ["float32", "int8_ptq", "int16x8_ptq"])
+@pytest.mark.parametrize("recipe", slow_but(["float32", "int8_ptq", "int16x8_ptq"], "int8_ptq"))
 def test_a_gpu_runs_it_and_tells_what_it_leaves(
     emulator, exported, software_gpu, tmp_path, recipe: str
 ) -> None:

@@ -162,16 +162,10 @@ NETWORKS = sorted(
     for name, build in inspect.getmembers(library.applications)
     if callable(build) and name[0].isupper()
 )
-QUICK_NETWORKS = {("keras3", "MobileNet")}
 
 
-@pytest.mark.parametrize(
-    ("version", "name"),
-    [
-        pytest.param(*case, marks=[] if case in QUICK_NETWORKS else pytest.mark.slow)
-        for case in NETWORKS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("version", "name"), NETWORKS)
 def test_every_network_of_keras_applications(version, name, tmp_path):
     library = LIBRARIES[version]
     size = SMALLEST.get(name, 32)
@@ -468,7 +462,7 @@ RECURRENT = [
 @pytest.mark.parametrize(
     ("version", "kind"),
     [
-        pytest.param(*case, marks=[] if case == ("keras2", "LSTM") else pytest.mark.slow)
+        pytest.param(*case, marks=[] if case == ("keras2", "SimpleRNN") else pytest.mark.slow)
         for case in RECURRENT
     ],
 )
@@ -535,7 +529,7 @@ def test_a_unit_vector_is_returned_unchanged(tmp_path):
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["quantized", "pruned", "clustered"])
+@pytest.mark.parametrize("kind", slow_but(["quantized", "pruned", "clustered"], "pruned"))
 def test_models_of_the_optimization_toolkit_become_plain(kind, tmp_path):
     import tensorflow_model_optimization as tfmot
 

@@ -30,7 +30,7 @@ from mobiledeploy.core.types import (
 from mobiledeploy.graphs import quantized
 from mobiledeploy.steps import conversion_process, model_files
 from tests import namespaces
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, few_images
 from tests.lite import Lite
 from tests.variants import slow_but
 
@@ -272,6 +272,7 @@ def test_calibration_images_that_differ_give_no_warning(tmp_path):
     assert (len(images), warnings) == (20, [])
 
 
+@pytest.mark.slow
 def test_images_of_another_range_than_the_training_had_are_said(tmp_path):
     """The demo weights, trained on -1,1, are told 0,255."""
     spec = request(tmp_path).source.spec
@@ -393,13 +394,14 @@ def test_values_that_leave_the_range_of_half_are_not_computed_in_it(factor, larg
         assert [message.split()[0] for message in unseen] == ([] if fails else names)
 
 
+@pytest.mark.slow
 def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):
     spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     again = request(
         tmp_path,
         source=Source(spec),
         jobs=(("int8_ptq", "tflite"), ("int8_ptq", "onnx")),
-        data=DataRef("demo", "validation", (64, 64)),
+        data=few_images(tmp_path / "images.npz"),
         golden=(0,),
         output="softmax",
     )

@@ -57,9 +57,7 @@ def pinned(core: int) -> Iterator[None]:
 
 
 # ONNX Runtime takes seconds to load a model under emulation: one of its files is enough at first.
-SLOW = [(core, key) for core in ("cortex-a53", "cortex-a76") for key in KEYS if key[1] == "onnx"][
-    1:
-]
+QUICK = {("cortex-a76", ("int8_ptq", "tflite")), ("cortex-a53", ("int8_ptq", "onnx"))}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +80,7 @@ def test_half_precision_is_computed_where_the_core_has_it(emulator, exported, he
         pytest.param(
             core,
             key,
-            marks=[pytest.mark.slow] if (core, key) in SLOW else [],
+            marks=[] if (core, key) in QUICK else [pytest.mark.slow],
             id="-".join((core, *key)),
         )
         for core in ("cortex-a53", "cortex-a76")

@@ -237,6 +237,7 @@ def test_the_float_artifact_of_the_same_model_is_needed(plain, tmp_path):
         verb.diagnose(folder / "int8_ptq.tflite")
 
 
+@pytest.mark.slow
 def test_no_tensorflow_is_needed(plain):
     code = (
         "import sys; from pathlib import Path; from mobiledeploy.steps import diagnose\n"

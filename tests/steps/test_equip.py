@@ -115,6 +115,7 @@ def test_an_environment_that_is_there_is_not_fetched_again(torch_python, heard) 
     assert made.versions["litert-torch"] and not heard.said
 
 
+@pytest.mark.slow
 def test_an_environment_without_network_leaves_nothing(heard, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

@@ -129,7 +129,10 @@ def test_an_estimate_is_kept_and_survives_the_round_trip(config, path, work, her
 
 @pytest.mark.parametrize(
     ("core", "like"),
-    [("cortex-a53", "its own core"), ("cortex-a72", "in place of its Cortex-A53")],
+    [
+        ("cortex-a53", "its own core"),
+        pytest.param("cortex-a72", "in place of its Cortex-A53", marks=pytest.mark.slow),
+    ],
 )
 def test_an_emulated_core_counts_beside_the_estimate(
     config, emulator, path, work, here, heard, core, like

@@ -54,6 +54,7 @@ def test_the_table_agrees_with_that_of_the_device_cards() -> None:
     assert {n: table[n].work for n in shared} == {n: other[n] for n in shared}
 
 
+@pytest.mark.slow
 def test_other_classes_are_counted_as_if_it_were_built(tool) -> None:
     spec = card_specs.spec(cards.load("mobilenet_v1"), alpha=0.25, res=128, classes=7)
     assert network_counts.load()[spec.name].with_classes(7) == tool.count(spec)

@@ -172,9 +172,7 @@ def test_no_row_stands_twice():
 @pytest.mark.parametrize(
     "name",
     [
-        name
-        if name in ("howard2017-1", "howard2017-2")
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if name == "howard2017-1" else pytest.param(name, marks=pytest.mark.slow)
         for name in published.names()
     ],
 )

@@ -68,6 +68,7 @@ def whole(model: Path) -> ExportResult:
     return exported(model, "whole", no_shrink=True)
 
 
+@pytest.mark.slow
 def test_every_file_is_of_the_smaller_network_and_its_record_says_so(small, whole):
     lost = tuple(ShrunkLayer(f"pw{number}", 16, 8) for number in range(4))
     assert (small.shrunk_layers, whole.shrunk_layers) == (lost, ())

@@ -131,6 +131,7 @@ def test_a_crash_names_the_file_whose_turn_it_was(tmp_path, monkeypatch):
         list(tracing_process.trace(sources, SILENT))
 
 
+@pytest.mark.slow
 def test_libraries_leave_nothing_in_the_users_home(cold, model_files, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("CACHE", "CONFIG"):

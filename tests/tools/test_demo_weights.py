@@ -68,6 +68,7 @@ def test_loss_falls_and_the_set_is_learnt(demo: ModuleType) -> None:
     assert demo.accuracy(model, pool(32)) == 1.0
 
 
+@pytest.mark.slow
 def test_phases_mix_resolutions_and_the_model_keeps_its_own(demo: ModuleType) -> None:
     model = build()
     phases = [

@@ -377,6 +377,7 @@ def test_kernels_before_a_normalisation_are_initialised_as_in_the_paper(
     assert len(set(firsts)) == len(firsts)
 
 
+@pytest.mark.slow
 def test_all_kernels_decay_but_depthwise_ones() -> None:
     network = xception.build(resolution=(96, 96), classes=4)
     decayed = {v.ref() for v in loop.decayed_kernels(network)}

@@ -102,6 +102,7 @@ def test_every_image_is_used_before_one_is_repeated():
     assert counts.max() - counts.min() <= 1
 
 
+@pytest.mark.slow
 def test_progress_is_reported(brief):
     messages = []
     qat.apply(quantized_graph("relu"), images(), lambda *step: messages.append(step))

@@ -264,7 +264,7 @@ def test_a_card_of_a_task_without_a_usual_number_of_classes_is_counted(tmp_path,
         ("cortex-a76", "int8_ptq", {("sdot", 16), ("smlal", 8)}),
         pytest.param("cortex-a53", "int8_ptq", {("smlal", 8)}, marks=pytest.mark.slow),
         pytest.param("cortex-a76", "float32", {("fmla", 4)}, marks=pytest.mark.slow),
-        ("cortex-a76", "float16_full", {("fmla", 8)}),
+        pytest.param("cortex-a76", "float16_full", {("fmla", 8)}, marks=pytest.mark.slow),
         pytest.param("cortex-a53", "float16_full", {("fmla", 4)}, marks=pytest.mark.slow),
     ],
 )

@@ -804,6 +804,7 @@ def test_the_command_packs_and_checks(built, whole, project, tmp_path):
     assert "b.zip: member " in done.stderr
 
 
+@pytest.mark.slow
 def test_files_that_differ_exit_with_7(built, project, tmp_path):
     run(built[0], "--out", tmp_path / "b.zip")
     shutil.copy(project / "tiny.tflite", tmp_path / "renamed.tflite")

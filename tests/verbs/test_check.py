@@ -148,6 +148,7 @@ def test_the_accepted_file_passes(place, here):
         assert f"{accuracy.needed:,} images" in accuracy.line
 
 
+@pytest.mark.slow
 def test_another_training_is_refused_by_name(place, here):
     """Its answers are those of another model: they say nothing of how this one was made."""
     folder, path = place

@@ -288,6 +288,7 @@ def test_published_networks_answer_and_say_what_is_not_known(here) -> None:
     assert len(group.measurements) <= 2
 
 
+@pytest.mark.slow
 def test_no_tensorflow_is_needed(here) -> None:
     code = (
         "import sys, mobiledeploy as md\n"

@@ -216,6 +216,7 @@ def test_scores_that_are_tied_are_warned_of(exported, here, heard, archive) -> N
     assert float_.warnings == ()
 
 
+@pytest.mark.slow
 def test_another_order_of_labels_is_named_where_it_is_better(exported, here, heard) -> None:
     path = exported["float32", "tflite"]
     size = artifacts.load(path).spec.resolution

@@ -176,6 +176,7 @@ def test_an_app_that_cannot_be_is_refused_before_the_work(here):
         assert not (here / "build").exists()
 
 
+@pytest.mark.slow
 def test_an_app_of_a_task_that_shows_too_late_has_failed(here):
     """Nobody names the task of this model: that it is `tensors` shows when it is opened."""
     image = layers.Input((16, 16, 3))
