@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import _results
+import _trained
 import click
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,9 @@ from scipy import stats
 import mobiledeploy
 from mobiledeploy.analysis import fixed_sequence, gate
 from mobiledeploy.core import artifacts
+from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.types import BudgetChain, Outcome
+from mobiledeploy.datasets import shapes
 from mobiledeploy.steps import within
 from mobiledeploy.store.database import Store
 
@@ -70,7 +73,11 @@ EXPORTS: dict[str, dict[str, Any]] = {
         "data": "imagenet/images",
         "labels": "imagenet/labels.txt",
     },
+    "v3": {"input_range": (-1, 1)},
+    "detector": {"arch": "ssdlite_mobilenet_v1", "alpha": 0.25, "res": 128},
 }
+"""Of v3, trained here (`_trained.py`), the model and its images are added. A detector has no right
+answer to an image, so it is judged by changed answers alone."""
 PATHS = {"model", "data", "weights", "labels"}
 
 
@@ -177,11 +184,13 @@ def simulated(runs: int) -> list[WithinCell]:
 class RealChain:
     """The answers of a chain to the images that chose no layer.
 
-    `right` is [links, N], whether each answer is that of the label, `changed` [links, N] whether it
-    is another than that of the float model, whose own right answers are `exact` [N].
+    `kinds` are the budgets that its answers can be judged by. `right` is [links, N], whether each
+    answer is that of the label, `changed` [links, N] whether it is another than that of the float
+    model, whose own right answers are `exact` [N].
     """
 
     chain: BudgetChain
+    kinds: tuple[str, ...]
     exact: NDArray[np.bool_]
     right: NDArray[np.bool_]
     changed: NDArray[np.bool_]
@@ -193,6 +202,11 @@ def exported(network: str, real: Path) -> RealChain:
     }
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as folder:
+        if network == "v3":
+            pixels, labels = _trained.images("test")
+            data = Path(folder, "v3.npz")
+            np.savez(data, images=pixels, labels=labels, classes=np.array(shapes.CLASSES))
+            options |= {"model": _trained.v3().resolve(), "data": data}
         os.chdir(folder)
         try:
             # So wide that each link passes.
@@ -214,10 +228,15 @@ def exported(network: str, real: Path) -> RealChain:
     evaluations = [one for one in found if one is not None]
     assert len(evaluations) == len(found)
     kept = ~within.searches(evaluations[0], artifact)
-    answers = np.array([[p.classes[0] for p in e.predictions] for e in evaluations])[:, kept]
-    labels = np.array([p.label for p in evaluations[0].predictions])[kept]
-    right = answers == labels
-    return RealChain(chain, right[0], right[1:], answers[1:] != answers[0])
+    agrees = TASKS.load(evaluations[0].task).agrees
+    floats, *links = [np.array(e.predictions, object)[kept] for e in evaluations]
+    changed = [[not agrees(*pair) for pair in zip(floats, link, strict=True)] for link in links]
+    right = [
+        [p.label >= 0 and p.classes[:1] == (p.label,) for p in answers]
+        for answers in (floats, *links)
+    ]
+    kinds = ("metric", "answers") if evaluations[0].task == "classification" else ("answers",)
+    return RealChain(chain, kinds, np.array(right[0]), np.array(right[1:]), np.array(changed))
 
 
 def resampled(
@@ -318,7 +337,7 @@ def main(runs: int, network: tuple[str, ...], real: Path, out: Path | None) -> N
         one = exported(name, real.resolve())
         rows += [
             resampled(name, one, kind, budget, runs, dice)
-            for kind in ("metric", "answers")
+            for kind in one.kinds
             for budget in BUDGETS
         ]
     if rows:
