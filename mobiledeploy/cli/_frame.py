@@ -105,14 +105,16 @@ class Terminal:
                 def render(self, task: Task) -> Text:
                     return Text(f"{units.three_digits(task.speed)}/s" if task.speed else "")
 
+            console = Console(stderr=True)
+            half = Column(no_wrap=True, overflow="ellipsis", max_width=console.width // 2)
             self._bars = Bars(
-                TextColumn("{task.description}", markup=False),
-                # Only the bar gets narrower on a narrow terminal.
+                TextColumn("{task.description}", markup=False, table_column=half),
+                # The bar gets narrower on a narrow terminal, and counts stay whole.
                 BarColumn(table_column=Column(no_wrap=False)),
                 MofNCompleteColumn(),
                 Speed(),
                 TimeRemainingColumn(),
-                console=Console(stderr=True),
+                console=console,
                 transient=True,
             )
             self._bars.start()
