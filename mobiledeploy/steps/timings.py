@@ -287,7 +287,9 @@ class Timing:
         distance = golden.timed(self.artifact, ready, self._answer)
         self._warn_answer(distance, ready)
         self._warn_times(steady)
-        if ready.threads > 1 and detectors.POSTPROCESS.encode() in inputs.read(self.path, inputs.FINISHED):
+        if ready.threads > 1 and detectors.POSTPROCESS.encode() in inputs.read(
+            self.path, inputs.FINISHED
+        ):
             self._warn(
                 "threads-lose-boxes",
                 f"{detectors.POSTPROCESS} can leave out classes with more than one thread",

@@ -53,13 +53,13 @@ def test_people_get_layers_kinds_and_totals(file):
     table = [line.split() for line in message.splitlines()]
     assert header in table
     start = table.index(header)
-    rows = table[start + 1 : start + 29]
+    rows = table[start + 1 : start + 19]
     assert all("Conv" in row or "Fully" in row for row in rows)
     assert "32x32x8" in rows[0]
-    shares = table[start + 30 :]
+    shares = table[start + 20 :]
     assert shares[0] == ["kind", "of", "layer", "layers", "mult-adds", "params"]
-    assert shares[1][:3] == ["Conv", "1x1", "13"]
-    assert "3,331,584 mult-adds, " in message
+    assert shares[1][:3] == ["Conv", "1x1", "8"]
+    assert "1,928,704 mult-adds, " in message
     assert "24.58 kB of activations at once" in message
     assert "trainable" not in message
     assert "not counted" not in message
@@ -150,7 +150,7 @@ def test_quantization_is_a_table_with_its_remedies(exported, tmp_path):
     title, header, *rows = result.stdout.splitlines()
     assert title.startswith(f"{path} beside {path.parent / 'float32.tflite'}: 1 image (golden)")
     assert header.split()[:4] == ["layer", "kind", "SQNR", "own"]
-    assert sum("CONV_2D" in row for row in rows) == 28
+    assert sum("CONV_2D" in row for row in rows) == 18
     assert any(row.startswith("logits: ") for row in rows)
     assert any(" of the error enters in " in row or "error is spread over" in row for row in rows)
     assert plot.read_text().startswith("<svg")
@@ -276,7 +276,7 @@ def test_people_see_where_the_distance_from_the_floor_is(emulator, exported, her
     assert float(total[-1]) == round(instructions / floor, 2) > 1
     above = instructions - floor
     where = next(line for line in message.splitlines() if f"of the {above:,} instructions" in line)
-    assert "in 5 of 28 layers: " in where or re.search("in [1-4] of 28 layers: ", where)
+    assert "in 5 of 18 layers: " in where or re.search("in [1-4] of 18 layers: ", where)
     assert "of the instructions multiply" in message
 
 

@@ -25,9 +25,9 @@ def path(exported) -> Path:
 def test_operators_are_named_with_their_layers(path) -> None:
     assert delegates.left(path, READY) == ()
     # Without a delegate nothing was left by one.
-    assert delegates.left(path, replace(READY, delegate="none", left_nodes=(0, 30))) == ()
+    assert delegates.left(path, replace(READY, delegate="none", left_nodes=(0, 20))) == ()
     # A number that no operator has comes from a runner that is wrong.
-    nodes = delegates.left(path, replace(READY, left_nodes=(0, 30, 31, -1)))
+    nodes = delegates.left(path, replace(READY, left_nodes=(0, 20, 21, -1)))
     first, last = nodes
     assert (first.op, last) == ("CONV_2D", LeftOperator("SOFTMAX", ("scores",)))
     assert first.layers[0].endswith("conv1_relu/Relu6")
@@ -45,7 +45,7 @@ def test_a_kind_is_named_with_the_layers_that_it_can_be(path) -> None:
         path, replace(READY, left_reasons=said)
     )
     assert softmax == LeftOperator("SOFTMAX", ("scores",), "not here")
-    assert (len(mean.layers), len(depthwise.layers)) == (1, 13)
+    assert (len(mean.layers), len(depthwise.layers)) == (1, 8)
     assert custom == LeftOperator("Mine", (), "Mine")
     assert nonsense == LeftOperator("nonsense", (), "")
 
