@@ -115,6 +115,7 @@ def spoil(path: Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_changed_bundle_fails_by_name(release, pytester):
     path, _ = release
     spoil(path)

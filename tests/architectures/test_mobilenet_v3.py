@@ -52,7 +52,7 @@ def test_size_is_that_of_the_authors_table(network, variant, alpha, mult_adds, t
     [
         pytest.param("small", 1.0, marks=pytest.mark.slow),
         pytest.param("large_minimalistic", 0.5, marks=pytest.mark.slow),
-        ("small", 0.5),
+        pytest.param("small", 0.5, marks=pytest.mark.slow),
         pytest.param("large", 1.0, marks=pytest.mark.slow),
         pytest.param("large", 0.5, marks=pytest.mark.slow),
         pytest.param("large_minimalistic", 1.0, marks=pytest.mark.slow),
@@ -76,6 +76,7 @@ def test_the_cards_weights_are_those_of_keras_applications(variant):
     }
 
 
+@pytest.mark.slow
 def test_the_minimalistic_ones_have_neither_hard_swish_nor_squeeze_nor_5x5():
     for variant in ("large_minimalistic", "small_minimalistic"):
         for layer in build(variant, 0.25, 32, 2).layers:

@@ -28,7 +28,10 @@ def test_size_is_the_papers(network, variant, resolution, parameters, mult_adds)
     assert model.lambdas == []
 
 
-@pytest.mark.parametrize(("variant", "resolution"), [("conv_s", 224), ("conv_m", 256)])
+@pytest.mark.parametrize(
+    ("variant", "resolution"),
+    [("conv_s", 224), pytest.param("conv_m", 256, marks=pytest.mark.slow)],
+)
 def test_stages_halve_the_image(variant, resolution):
     model = build(variant, resolution)
     values = [layer.output_shape[1] for layer in model.layers if len(layer.output_shape) == 4]

@@ -127,6 +127,7 @@ def test_the_same_export_is_answered_from_the_earlier_one(demo):
     assert {p: p.stat().st_mtime_ns for p in folder.glob("build/*/*.*")} == before
 
 
+@pytest.mark.slow
 def test_another_recipe_stands_beside_the_earlier_files(tmp_path, model_files):
     image_folder(tmp_path / "given")
     for recipe in ("float32", "dynamic_int8"):

@@ -408,6 +408,7 @@ def test_a_file_that_is_not_a_recording_is_refused(here, path) -> None:
         bench([path], device="replay")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slowdown", [pytest.param(1.0, marks=pytest.mark.slow), 1.05])
 def test_a_drift_deceives_a_then_b_and_not_abba(
     phone, scripted, path, exported, here, heard, slowdown: float

@@ -28,6 +28,7 @@ def test_the_table_has_every_network_of_the_published_grids(tool) -> None:
     assert len(table) > 70
 
 
+@pytest.mark.slow
 def test_a_row_is_what_the_tool_counts(tool) -> None:
     spec = next(spec for spec in tool.networks() if spec.name == "mobilenet_v1_0.25_128")
     assert tool.count(spec) == network_counts.load()[spec.name]

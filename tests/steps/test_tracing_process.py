@@ -18,10 +18,8 @@ from mobiledeploy.verbs import analyze
 CARDS = {
     "mobilenet_v1": {"alpha": 0.25, "res": 64},
     "conv_mobilenet": {"alpha": 0.25, "res": 33},
-    "mobilenet_v2": {"alpha": 0.35, "res": 96},
     "mobilenet_v3_small": {"alpha": 0.75, "res": 64},
     "shufflenet_v1": {"alpha": 0.5, "groups": 8, "res": 64},
-    "squeezenet_1_1": {"res": 64},
 }
 
 

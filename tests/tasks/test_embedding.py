@@ -33,10 +33,11 @@ def test_the_figures_are_those_of_all_pairs():
         hits.append(labels[others[np.argmax(cosines[n, others])]] == labels[n])
     assert figures["recall_at_1"] == np.mean(hits)
 
-    same = [cosines[i, j] for i in known for j in known if i < j and labels[i] == labels[j]]
-    different = [cosines[i, j] for i in known for j in known if i < j and labels[i] != labels[j]]
+    pairs = [(i, j) for i in known for j in known if i < j]
+    same = np.array([cosines[i, j] for i, j in pairs if labels[i] == labels[j]])
+    different = np.array([cosines[i, j] for i, j in pairs if labels[i] != labels[j]])
     best = max(
-        (np.mean(np.array(same) >= t) + np.mean(np.array(different) < t)) / 2
+        (np.mean(same >= t) + np.mean(different < t)) / 2
         for t in np.linspace(-1, 1, embedding.THRESHOLDS + 1)
     )
     assert 0.6 < best < 0.99

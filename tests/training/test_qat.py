@@ -66,6 +66,7 @@ def sparse_and_clustered():
     return graph.pack()
 
 
+@pytest.mark.slow
 def test_zeros_stay_zero_and_clusters_do_not_change(brief):
     content = sparse_and_clustered()
     plain = quantized.start(content, RECIPES.load("int8_ptq").RECIPE, "int8", images())

@@ -245,6 +245,7 @@ def test_a_larger_budget_is_never_worse(one, other):
     assert top1(small) <= top1(large)
 
 
+@pytest.mark.slow
 def test_a_card_of_a_task_without_a_usual_number_of_classes_is_counted(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     folder = tmp_path / "mobiledeploy" / "models"

@@ -345,6 +345,7 @@ def test_the_target_is_the_one_of_the_record(exported, here, heard) -> None:
         assert store.measurement(artifact.sha256, other.target) == other
 
 
+@pytest.mark.slow
 def test_what_is_played_back_keeps_its_date_and_says_so(exported, here, heard, monkeypatch) -> None:
     path, other = (exported[key] for key in KEYS)
     file, old = here / "session.json", here / "old.json"

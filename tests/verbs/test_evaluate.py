@@ -165,6 +165,7 @@ def test_a_folder_called_demo_is_not_the_demo_data(exported, here, heard) -> Non
     assert made.warnings == ()
 
 
+@pytest.mark.slow
 def test_the_demo_images_are_always_those_for_validation(exported, here, heard) -> None:
     (made,) = evaluate([exported["float32", "tflite"]], data="demo", reporter=heard).evaluations
     assert (made.data.split, made.images) == ("validation", 1000)
