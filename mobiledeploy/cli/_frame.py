@@ -55,9 +55,8 @@ class _Step:
         speed = (self.done - self.first) / max(time.monotonic() - self.start, 1e-9)
         if speed <= 0:
             return line
-        seconds = (self.total - self.done) / speed
-        left = f"{seconds:.0f} s" if seconds < 2 * 60 else f"{seconds / 60:.0f} min"
-        return f"{line}, {_per_second(speed)}, {left} left"
+        left = units.time_left((self.total - self.done) / speed)
+        return f"{line}, {_per_second(speed)}, {left}"
 
 
 def _per_second(speed: float) -> str:

@@ -33,6 +33,14 @@ def durations(ns: Sequence[float]) -> tuple[str, ...]:
     return tuple(f"{three_digits(value / units.get(unit, 1.0))} {unit}" for value in ns)
 
 
+def time_left(seconds: float) -> str:
+    """What a wait takes, roughly: '95 s left', '12 min left', '5.3 h left'."""
+    if seconds < 2 * 60:
+        return f"{seconds:.0f} s left"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min left" if minutes < 2 * 60 else f"{minutes / 60:.1f} h left"
+
+
 def energy(joules: float) -> str:
     """0.001234 J -> '1.23 mJ', three digits."""
     return _scaled(joules * 1e9, ("nJ", "uJ", "mJ", "J"))

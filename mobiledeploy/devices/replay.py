@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from mobiledeploy.core import recording, records
 from mobiledeploy.core.errors import InputError, UsageError
+from mobiledeploy.core.plugins import FORMATS
 from mobiledeploy.core.ports import Reporter
 from mobiledeploy.core.types import DeviceInfo, Kind
 
@@ -56,10 +57,14 @@ class ReplaySession:
         """The file's recorded path; InputError if it is not a file that was pushed then."""
         file_ = self._files.get(records.sha256(path))
         if file_ is None:
-            names = ", ".join(file_.name for file_ in self._files.values())
+            # The runner and its libraries were pushed too.
+            formats = tuple(f".{name}" for name in FORMATS.names())
+            names = [one.name for one in self._files.values() if one.name.endswith(formats)]
             raise InputError(
                 f"{self._file} was recorded with other files than this {path.name}",
-                f"name the artifacts that were recorded: {names}",
+                f"name the artifacts that were recorded: {', '.join(names)}"
+                if names
+                else "it ended before an artifact was pushed: record it again",
             )
         return file_.remote
 

@@ -115,8 +115,11 @@ echo =end
 # The runtimes' libraries for aarch64 need this glibc; with an older one we bring our own.
 _GLIBC = (2, 35)
 
+# The list of known hosts that ssh-keygen edits if none is named.
+_KNOWN_HOSTS = Path("~/.ssh/known_hosts")
+
 # What ssh says, in the order of its importance; {who} and {host} are the machine, {last} is ssh's
-# last line.
+# last line, {forget} are the arguments of ssh-keygen that remove a host key.
 _REFUSALS = (
     (
         "Session open refused|open failed",
@@ -126,7 +129,7 @@ _REFUSALS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
         "the host key of {who} has changed",
-        "find out why; if it was installed anew: ssh-keygen -R {known}",
+        "find out why; if it was installed anew: ssh-keygen {forget}",
     ),
     (
         "Host key verification failed|No .* host key is known",
@@ -177,8 +180,8 @@ class BoardAddress(NamedTuple):
 
     @property
     def known(self) -> str:
-        """Its name in known_hosts, quoted for a shell."""
-        return f"'[{self.host}]:{self.port}'" if self.port not in ("", "22") else self.host
+        """Its name in known_hosts, if ~/.ssh/config has no other for it."""
+        return f"[{self.host}]:{self.port}" if self.port not in ("", "22") else self.host
 
 
 def available() -> tuple[DeviceInfo, ...]:
@@ -475,7 +478,7 @@ class SharedConnection:
             "who": str(address),
             "host": address.host,
             "login": address.by_hand,
-            "known": address.known,
+            "forget": _forget(text, address.known),
             "last": last.removeprefix("ssh: "),
         }
         for pattern, message, hint in _REFUSALS:
@@ -526,9 +529,21 @@ def wrapped(script: str, mark: str) -> str:
     return f"sh -c {shlex.quote(f'echo {mark}; {{ {script}{chr(10)}}}; {told}')}"
 
 
+def _forget(text: str, name: str) -> str:
+    """The arguments of ssh-keygen that remove the host key that ssh reports as changed.
+
+    ssh tells its name in the list of known hosts and the file, which ~/.ssh/config may set; it may
+    also be the key of a jump host.
+    """
+    told = re.search(r"Host key for (\S+) has changed", text)
+    listed = re.search(r"Offending .*key in (.+):\d+", text)
+    file = ("-f", listed[1]) if listed and Path(listed[1]) != _KNOWN_HOSTS.expanduser() else ()
+    return shlex.join((*file, "-R", told[1] if told else name))
+
+
 def _address(text: str) -> BoardAddress:
     if not text:
-        raise UsageError("which machine?", FORM)
+        raise UsageError("--device ssh names no machine", FORM)
     match = _ADDRESS.fullmatch(text)
     if match is None:
         raise UsageError(

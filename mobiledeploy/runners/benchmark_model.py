@@ -115,7 +115,7 @@ def _program() -> Path:
     setting = os.environ.get("MOBILEDEPLOY_BENCHMARK_MODEL")
     if not setting:
         raise MissingError(
-            "which benchmark_model?",
+            "no benchmark_model is named",
             "give --benchmark-model FILE, Google's build for the phone's ABI",
         )
     path = Path(setting)

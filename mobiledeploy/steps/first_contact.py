@@ -302,7 +302,7 @@ def _permission() -> tuple[str, str]:
 
 def _abi(facts: Mapping[str, str]) -> tuple[str, str]:
     abis, pages = facts.get("abis", ""), facts.get("page_bytes", "")
-    about = f"{abis or 'unknown'}, pages of {pages or 'unknown'} bytes"
+    about = f"{abis or 'unknown'}, pages of {f'{pages} bytes' if pages else 'unknown size'}"
     if facts.get("machine", "").rpartition("-")[2] not in ("aarch64", "x86_64"):
         raise DeviceError(
             f"{about}: no runner of ours", "--runner benchmark_model, with Google's build for it"
@@ -347,8 +347,8 @@ def _runner(session: Session, facts: Mapping[str, str]) -> tuple[str, str]:
         return f"it starts, and opens {runtime}", ""
     except DeployError as error:
         raise DeviceError(
-            f"the runner does not start there: {error.message}",
-            error.hint or "send us the record of this contact",
+            f"the runner does not start there: {error}",
+            "send us the record of this contact",
         ) from error
     finally:
         process.kill()
@@ -386,6 +386,7 @@ def _clocks(facts: Mapping[str, str]) -> tuple[str, str]:
     ]
     governors = " ".join(sorted(set(re.findall(r":(\S+)", facts.get("governor", "")))))
     if missing:
-        about = f"governor {governors or 'unknown'}; it does not tell {', '.join(missing)}"
+        known = f"governor {governors}; " if governors else ""
+        about = f"{known}it does not tell {', '.join(missing)}"
         return about, "a change of these is not noticed, and proves nothing"
     return f"governor {governors}", ""

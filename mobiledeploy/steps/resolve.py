@@ -41,7 +41,7 @@ class ResolvedDevice:
         """The file of the recording; UsageError if none is named."""
         name = self.name.partition(":")[2]
         if not name:
-            raise UsageError("which recording?", f"--device {self.plugin}:FILE")
+            raise UsageError("replay needs a recording", f"--device {self.plugin}:FILE")
         return Path(name)
 
     @property
@@ -103,6 +103,17 @@ def bench_request(
                 f"{place.file} is a recording of {then.command}, not of bench",
                 f"mobiledeploy {then.command} --device {place.name}",
             )
+        # A block of a comparison is short, and nothing judged it.
+        if (then.rounds is None) != (settings.rounds is None):
+            is_, is_not = "bench --compare", "bench"
+            if then.rounds is None:
+                is_, is_not = is_not, is_
+            raise InputError(
+                f"{place.file} is a recording of {is_}, not of {is_not}",
+                f"mobiledeploy {is_} --device {place.name}",
+            )
+        if settings.energy and not then.energy:
+            raise InputError(f"{place.file} was recorded without --energy", "leave out --energy")
         refusal = InputError(f"{place.file} asks for what no bench does", "record it again")
         try:
             RUNNERS.load(then.runner)

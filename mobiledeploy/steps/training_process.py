@@ -307,9 +307,10 @@ def _dead_channels(dead: dict[str, int], steps: int) -> NamedWarning:
 
 
 def _line(history: Sequence[Epoch], request: TrainingRequest) -> str:
+    """How an epoch went. The line of a classifier fits a terminal of 80 columns."""
     last, epochs = history[-1], request.settings.epochs
     remaining_s = (epochs - last.number) * sum(e.seconds for e in history) / len(history)
-    ends = f"{remaining_s:.0f} s left" if remaining_s < 100 else f"{remaining_s / 60:.0f} min left"
+    ends = f", {units.time_left(remaining_s)}" if last.number < epochs else ""
     accuracy = "" if last.accuracy is None else f"accuracy {last.accuracy:.3f}, "
     figures = [
         f"{metric.title} {last.figure(metric.name):.3f}"
@@ -317,7 +318,7 @@ def _line(history: Sequence[Epoch], request: TrainingRequest) -> str:
     ]
     return (
         f"epoch {last.number} of {epochs}: loss {last.loss:.3f}, {accuracy}"
-        f"validation {', '.join(figures)}, {last.images_per_second:.0f} images/s, {ends}"
+        f"validation {', '.join(figures)}{ends}"
     )
 
 

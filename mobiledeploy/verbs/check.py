@@ -297,12 +297,14 @@ def _report(
             annotations = _annotations(images, artifact, evaluation, labelled)
             reasons = baselines.differences(entry, artifact, evaluation, annotations)
             if reasons:
-                other_task = evaluation.task != (entry.task or CLASSIFICATION) and not task
+                advice = f"if that is meant, run {update}"
+                if evaluation.task != (entry.task or CLASSIFICATION) and not task:
+                    advice = f"--task {entry.task or CLASSIFICATION}, or {advice}"
+                elif evaluation.images != entry.images < len(view.samples):
+                    # The baseline may be of a part of these images.
+                    advice = f"--limit {entry.images}, or {advice}"
                 raise InputError(
-                    f"{path} cannot be compared with {baseline}: {'; '.join(reasons)}",
-                    f"--task {entry.task or CLASSIFICATION}, or if that is meant, run {update}"
-                    if other_task
-                    else f"if that is meant, run {update}",
+                    f"{path} cannot be compared with {baseline}: {'; '.join(reasons)}", advice
                 )
             named = None
             if baselines.of_another_tool(artifact):

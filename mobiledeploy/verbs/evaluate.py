@@ -83,7 +83,7 @@ def _confusions(evaluation: Evaluation) -> str:
         return class_name(labels, evaluation.class_count or 0, index)
 
     return ", ".join(
-        f"{name(true)} for {name(predicted)} ({count} times)"
+        f"{name(true)} for {name(predicted)} ({'once' if count == 1 else f'{count} times'})"
         for true, predicted, count in evaluation.confusion[:CONFUSIONS]
     )
 

@@ -32,9 +32,24 @@ def recording_file(folder: Path, **settings: Any) -> Path:
 
 
 def test_a_recording_is_read(tmp_path):
-    path = recording_file(tmp_path, runs=6, rounds=6)
+    path = recording_file(tmp_path, runs=6)
     assert recording.read(path).clock == (0.0, 1.5)
-    assert resolve.bench_request(resolve.resolve(f"replay:{path}"), REQUEST).runs == 6
+    place = resolve.resolve(f"replay:{path}")
+    assert resolve.bench_request(place, REQUEST).runs == 6
+    # A block of a comparison is no timing, and there is no energy where none was read.
+    turns, energy = (
+        dataclasses.replace(REQUEST, **one) for one in ({"rounds": 6}, {"energy": True})
+    )
+    with pytest.raises(
+        InputError, match="of bench, not of bench --compare; mobiledeploy bench --d"
+    ):
+        resolve.bench_request(place, turns)
+    with pytest.raises(InputError, match="was recorded without --energy"):
+        resolve.bench_request(place, energy)
+    recording_file(tmp_path, rounds=6)
+    assert resolve.bench_request(place, turns).rounds == 6
+    with pytest.raises(InputError, match="is a recording of bench --compare, not of bench; "):
+        resolve.bench_request(place, REQUEST)
 
 
 @pytest.mark.parametrize(

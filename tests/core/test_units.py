@@ -23,6 +23,14 @@ def test_a_network_is_shown_with_its_weights(message: tuple[str, str, str], expe
 
 
 @pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7190, "120 min"), (7200, "2.0 h")],
+)
+def test_the_time_left_is_rough(seconds: float, expected: str) -> None:
+    assert units.time_left(seconds) == f"{expected} left"
+
+
+@pytest.mark.parametrize(
     ("io", "expected"),
     [("", "onnx"), ("int8", "onnx"), ("uint8", "onnx uint8"), ("float", "onnx float")],
 )

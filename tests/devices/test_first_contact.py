@@ -265,7 +265,8 @@ def test_a_runner_that_does_not_start_is_told(phone, emulator, here, heard) -> N
     assert step is not None
     assert step.name == "runner"
     assert step.about.startswith("the runner does not start there: ")
-    assert step.advice
+    assert "Exec format error" in step.about
+    assert step.advice == "send us the record of this contact"
     assert phone.files() == []
 
 

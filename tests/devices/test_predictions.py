@@ -324,6 +324,10 @@ def test_a_part_of_the_images_is_compared_with_the_whole(emulator, path, here, h
     # An evaluation of a part is not taken for one of the whole.
     with Store.open() as store:
         assert len({e.data_identity for e in store.evaluations()}) == 2
+    # One of a part is only for the same part.
+    update_baseline([path], limit=4, **options)
+    with pytest.raises(InputError, match="images: 5 of .*, not 4 of .*; --limit 4, or if that is"):
+        check([path], limit=5, **options)
 
 
 @pytest.mark.slow

@@ -127,6 +127,16 @@ def test_the_best_file_stands_on_the_first_screen(browser, site) -> None:
         assert any("95 % interval" in text for text in texts(browser, "#cards dd"))
 
 
+# The most lines of what stands first in a cell of numbers.
+LINES = """
+return Math.max(...[...document.querySelectorAll('td.n, #rows td:not([class])')].map((cell) => {
+  const text = document.createRange();
+  text.selectNodeContents(cell.firstChild ?? cell);
+  return new Set([...text.getClientRects()].map((one) => one.top)).size;
+}))
+"""
+
+
 def test_on_paper_nothing_is_cut_off(browser, site) -> None:
     # A4 with the margins of a printer.
     emulate(browser, width=720, media="print", scheme="dark")
@@ -134,6 +144,12 @@ def test_on_paper_nothing_is_cut_off(browser, site) -> None:
         browser.get(path.as_uri())
         ready(browser)
         assert beyond(browser, 720) == []
+        # A figure keeps its unit, and a date stays whole.
+        assert browser.execute_script(LINES) == 1
+        styles = (
+            "return [...document.querySelectorAll('h2')].map((e) => getComputedStyle(e).breakAfter)"
+        )
+        assert set(browser.execute_script(styles)) == {"avoid"}
         assert base64.b64decode(browser.print_page()).startswith(b"%PDF")
 
 

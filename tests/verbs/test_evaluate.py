@@ -102,7 +102,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("key", [("int8_ptq", "tflite"), ("float32", "onnx")])
 def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
     path = exported[key]
-    (made,) = evaluate([path], reporter=heard).evaluations
+    done = evaluate([path], reporter=heard)
+    (made,) = done.evaluations
     result = subprocess.run(
         [sys.executable, "-c", PLAIN, str(path)], capture_output=True, text=True, check=True
     )
@@ -112,6 +113,8 @@ def test_it_equals_a_plain_loop_exactly(exported, here, heard, key) -> None:
     hits = [row[1] == row[2][0] for row in rows]
     assert made.top1 == sum(hits) / len(hits)
     assert sum(count for *_, count in made.confusion) == len(hits) - sum(hits)
+    shown = str([table.rows for table in done.tables()])
+    assert ("(once)" in shown) == any(count == 1 for *_, count in made.confusion[:3])
 
 
 def test_the_validation_split_of_its_own_data_is_taken(exported, here, heard) -> None:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -115,7 +116,10 @@ def test_a_run_is_weights_record_log_and_events(result: tuple[train.TrainResult,
 def test_it_says_what_it_does(result: tuple[train.TrainResult, Heard]) -> None:
     _, heard = result
     assert heard.said[0].endswith(" has 240 images for training and 60 for validation")
-    assert [line.partition(":")[0] for line in heard.said[1:]] == ["epoch 1 of 2", "epoch 2 of 2"]
+    first, last = heard.said[1:]
+    assert re.fullmatch(r"epoch 1 of 2: loss .*, validation top-1 0\.\d{3}, \d+ s left", first)
+    assert re.fullmatch(r"epoch 2 of 2: loss .*, validation top-1 0\.\d{3}", last)
+    assert len(first) <= 80
     assert "few-training-images" in {warning.name for warning in heard.warnings}
     assert ("epoch 2 of 2", 15, 15) in heard.steps
 
