@@ -1,39 +1,24 @@
-"""The ranges of the values of a float TFLite's tensors on images.
-
-A tensor needs codes only for the values that its readers tell apart. A hard swish is 0 up to -3, so
-a range that it alone reads begins at -3: values below are clipped there, and the answers of the
-float network stay the same (`telling`).
-"""
+"""The ranges of the values of a float TFLite's tensors on images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mobiledeploy.core.batches import Images, batch
 from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs import readers
 from mobiledeploy.graphs.execution import interpreter, invoke
 from mobiledeploy.graphs.graph import Graph
 
 Range = tuple[float, float]
+Doubles = NDArray[np.float64]
 _BINS = 2048
 _ENOUGH = 20_000
 """The most values used of one tensor for one image."""
-_ALL = (-np.inf, np.inf)
-_FROM_HARD_SWISH = (-3.0, np.inf)
-_CLIPS = {
-    "NONE": _ALL,
-    "RELU": (0.0, np.inf),
-    "RELU6": (0.0, 6.0),
-    "RELU_N1_TO_1": (-1.0, 1.0),
-    "RELU_0_TO_1": (0.0, 1.0),
-}
-_SAME_VALUES = ("MAX_POOL_2D", "RESHAPE", "SQUEEZE", "TRANSPOSE")
-"""Operators whose values are those of their input: they may be clipped before or behind."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,7 @@ def channels_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, Ch
 def channels(floats: bytes, images: Images) -> dict[str, Channels]:
     """The values of each channel of every computed tensor on the images, by tensor name.
 
-    Values that no reader tells apart are clipped: see `telling`.
+    Values that no reader tells apart are clipped: see `readers`.
     """
     return _channels(_clipped_values(floats, images), len(images))
 
@@ -102,16 +87,6 @@ def _channels(
     return channels_by_name
 
 
-def identity(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x itself."""
-    return x
-
-
-def hard_swish(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x relu6(x + 3) / 6."""
-    return x * np.clip(x + 3, 0, 6) / 6
-
-
 @dataclass(frozen=True)
 class Histogram:
     """The counts [bins] of a tensor's values, except zeros, between `edges` [bins + 1].
@@ -122,7 +97,7 @@ class Histogram:
 
     counts: NDArray[np.float64]
     edges: NDArray[np.float64]
-    reader: Callable[[NDArray[np.float64]], NDArray[np.float64]] = identity
+    reader: Callable[[Doubles], Doubles] = readers.identity
 
 
 def histograms_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, Histogram]:
@@ -139,9 +114,9 @@ def histograms_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, 
 def histograms(floats: bytes, images: Images, spans: Mapping[str, Range]) -> dict[str, Histogram]:
     """The distribution of the values of every computed tensor over its range, by tensor name.
 
-    Values that no reader tells apart are clipped: see `telling`.
+    Values that no reader tells apart are clipped: see `readers`.
     """
-    swished = _swished(Graph(floats))
+    swished = readers.swished(Graph(floats))
     histograms_by_name: dict[str, Histogram] = {}
     for name, values in _clipped_values(floats, images):
         flat = values.reshape(-1)
@@ -150,57 +125,14 @@ def histograms(floats: bytes, images: Images, spans: Mapping[str, Range]) -> dic
         counts, edges = np.histogram(sample[sample != 0], _BINS, spans[name])
         if name in histograms_by_name:
             counts = counts + histograms_by_name[name].counts
-        reader = hard_swish if name in swished else identity
+        reader = readers.hard_swish if name in swished else readers.identity
         histograms_by_name[name] = Histogram(counts.astype(np.float64), edges, reader)
     return histograms_by_name
 
 
-def telling(graph: Graph) -> dict[str, Range]:
-    """The smallest and the largest value that the readers of a tensor tell apart, by tensor name.
-
-    To each reader all values below are one, and so are all above. The model's outputs stay the same
-    if the tensor is clipped to them. A tensor of which a reader tells all values is left out.
-    """
-    spans: dict[int, Range] = dict.fromkeys(graph.outputs, _ALL)
-    # An operator stands behind those whose outputs it reads.
-    for op in reversed(graph.ops):
-        computed = [int(i) for i in op.inputs if i >= 0 and graph.bytes_of(int(i)) is None]
-        for index in computed:
-            low, high = _told(graph, op, computed, spans)
-            least, most = spans.get(index, (low, high))
-            spans[index] = min(low, least), max(high, most)
-    return {graph.name(index): span for index, span in spans.items() if span != _ALL}
-
-
-def _told(graph: Graph, op: Any, computed: Sequence[int], spans: Mapping[int, Range]) -> Range:
-    """What an operator tells apart of its only computed input; everything if it has several."""
-    kind = graph.kind(op)
-    if kind == "HARD_SWISH":
-        return _FROM_HARD_SWISH
-    clip = _CLIPS.get(kind if kind in _CLIPS else graph.activation(op))
-    if len(computed) != 1 or clip is None or kind not in ("ADD", *_CLIPS, *_SAME_VALUES):
-        return _ALL
-    ends = np.clip(spans.get(int(op.outputs[0]), _ALL), *clip)
-    least = most = 0.0
-    if kind == "ADD":
-        (other,) = (int(i) for i in op.inputs if int(i) != computed[0])
-        constant = graph.constant_values(other)
-        least, most = float(constant.min()), float(constant.max())
-    return float(ends[0]) - most, float(ends[1]) - least
-
-
-def _swished(graph: Graph) -> set[str]:
-    """The tensors that hard swishes alone read."""
-    kinds: dict[int, set[str]] = {index: {"an output"} for index in graph.outputs}
-    for op in graph.ops:
-        for index in map(int, op.inputs):
-            kinds.setdefault(index, set()).add(graph.kind(op))
-    return {graph.name(index) for index, readers in kinds.items() if readers == {"HARD_SWISH"}}
-
-
 def _clipped_values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """As `_values`, with values that no reader tells apart clipped."""
-    ends = telling(Graph(floats))
+    ends = readers.telling(Graph(floats))
     for name, values in _values(floats, images):
         yield name, np.clip(values, *ends[name]) if name in ends else values
 

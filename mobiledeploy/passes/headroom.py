@@ -17,7 +17,7 @@ import numpy as np
 from mobiledeploy.core.batches import Images
 from mobiledeploy.core.ports import Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
-from mobiledeploy.graphs import ranges
+from mobiledeploy.graphs import readers
 from mobiledeploy.graphs.graph import Graph
 
 PRESERVES = True
@@ -31,7 +31,7 @@ def apply(
 ) -> QuantizedGraph:
     """The quantized graph with those ranges widened, and without integers."""
     graph = Graph(quantized_graph.floats)
-    wider, told = dict(quantized_graph.ranges), ranges.telling(graph)
+    wider, told = dict(quantized_graph.ranges), readers.telling(graph)
     for op in graph.ops:
         for index in map(int, op.outputs):
             name, sides = graph.name(index), graph.shape(index)[1:-1]

@@ -21,7 +21,7 @@ import numpy as np
 from mobiledeploy.core.batches import Images
 from mobiledeploy.core.ports import Progress, quiet
 from mobiledeploy.core.types import QuantizedGraph
-from mobiledeploy.graphs import ranges
+from mobiledeploy.graphs import ranges, readers
 
 PRESERVES = True
 """It keeps the float function, which does not include ranges."""
@@ -52,7 +52,7 @@ def best(histogram: ranges.Histogram) -> ranges.Range:
     # f'(x)^2 of the values, by how far f of a bin's ends lies apart.
     steep = (
         share
-        if told is ranges.identity
+        if told is readers.identity
         else share * ((told(edges[1:]) - told(edges[:-1])) / width) ** 2
     )
     lows = np.unique(np.linspace(min(edges[0], 0.0), 0.0, _CANDIDATES))

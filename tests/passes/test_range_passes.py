@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mobiledeploy.graphs.ranges import Histogram, hard_swish
+from mobiledeploy.graphs.ranges import Histogram
+from mobiledeploy.graphs.readers import hard_swish
 from mobiledeploy.passes import ranges_mse, ranges_percentile
 
 SAMPLES = st.lists(st.floats(-100, 100, width=16), min_size=1, max_size=200)
