@@ -168,10 +168,14 @@ class Scaling:
 
 @dataclass
 class Tally:
-    """Adds up what one layer does, image after image."""
+    """Adds up what one layer does, image after image.
+
+    Values beyond `ends` are as good as the ends: no reader of the layer tells them apart.
+    """
 
     grid: CodeGrid
     factor: Doubles
+    ends: tuple[float, float] = (-np.inf, np.inf)
     signal: float = 0.0
     noise: float = 0.0
     dot: float = 0.0
@@ -200,9 +204,9 @@ class Tally:
         Returns:
             The layer's own error, as long as `exact`, in the float network's units.
         """
-        x, r = _rows(exact), _rows(reference)
-        q, o = _rows(self.grid.real(delivered)) / self.factor, _rows(self.grid.real(own))
-        own_error = o / self.factor - r
+        both = self.grid.real(delivered) / self.factor, self.grid.real(own) / self.factor
+        x, r, q, o = (_rows(np.clip(one, *self.ends)) for one in (exact, reference, *both))
+        own_error = o - r
         own_error[np.abs(own_error) < _FLOAT_ERROR * self.grid.scale / self.factor] = 0
         rounding_error = self.grid.real(self.grid.codes(r * self.factor)) / self.factor - r
         beyond = self.grid.beyond(r * self.factor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from mobiledeploy.core.batches import Images, batch
 from mobiledeploy.core.types import QuantizedGraph
+from mobiledeploy.graphs import readers
 from mobiledeploy.graphs.execution import interpreter, invoke
 from mobiledeploy.graphs.graph import Graph
 
 Range = tuple[float, float]
+Doubles = NDArray[np.float64]
 _BINS = 2048
 _ENOUGH = 20_000
 """The most values used of one tensor for one image."""
@@ -39,7 +41,7 @@ class Channels:
 
 def measure(floats: bytes, images: Images) -> dict[str, Range]:
     """Minimum and maximum of every computed float tensor on the images, by name."""
-    return extents(channels(floats, images))
+    return extents(_channels(_values(floats, images), len(images)))
 
 
 def extents(channels_by_name: Mapping[str, Channels]) -> dict[str, Range]:
@@ -56,14 +58,23 @@ def channels_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, Ch
 
 
 def channels(floats: bytes, images: Images) -> dict[str, Channels]:
-    """The values of each channel of every computed tensor on the images, by tensor name."""
+    """The values of each channel of every computed tensor on the images, by tensor name.
+
+    Values that no reader tells apart are clipped: see `readers`.
+    """
+    return _channels(_clipped_values(floats, images), len(images))
+
+
+def _channels(
+    named_values: Iterator[tuple[str, NDArray[np.float32]]], images: int
+) -> dict[str, Channels]:
     channels_by_name: dict[str, Channels] = {}
-    for name, values in _values(floats, images):
+    for name, values in named_values:
         rows = values.reshape(-1, values.shape[-1] if values.ndim else 1)
         new = Channels(
             rows.min(axis=0).astype(np.float64),
             rows.max(axis=0).astype(np.float64),
-            np.einsum("nc,nc->c", rows, rows).astype(np.float64) / len(rows) / len(images),
+            np.einsum("nc,nc->c", rows, rows).astype(np.float64) / len(rows) / images,
         )
         old = channels_by_name.get(name)
         if old is not None:
@@ -78,10 +89,15 @@ def channels(floats: bytes, images: Images) -> dict[str, Channels]:
 
 @dataclass(frozen=True)
 class Histogram:
-    """The counts [bins] of a tensor's values, except zeros, between `edges` [bins + 1]."""
+    """The counts [bins] of a tensor's values, except zeros, between `edges` [bins + 1].
+
+    `reader` is the function that all readers of the tensor compute of it, value by value, or the
+    identity.
+    """
 
     counts: NDArray[np.float64]
     edges: NDArray[np.float64]
+    reader: Callable[[Doubles], Doubles] = readers.identity
 
 
 def histograms_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, Histogram]:
@@ -96,17 +112,29 @@ def histograms_of(quantized_graph: QuantizedGraph, images: Images) -> dict[str, 
 
 
 def histograms(floats: bytes, images: Images, spans: Mapping[str, Range]) -> dict[str, Histogram]:
-    """The distribution of the values of every computed tensor over its range, by tensor name."""
+    """The distribution of the values of every computed tensor over its range, by tensor name.
+
+    Values that no reader tells apart are clipped: see `readers`.
+    """
+    swished = readers.swished(Graph(floats))
     histograms_by_name: dict[str, Histogram] = {}
-    for name, values in _values(floats, images):
+    for name, values in _clipped_values(floats, images):
         flat = values.reshape(-1)
         # A part of a large tensor is enough for its distribution.
         sample = flat[:: max(1, flat.size // _ENOUGH)]
         counts, edges = np.histogram(sample[sample != 0], _BINS, spans[name])
         if name in histograms_by_name:
             counts = counts + histograms_by_name[name].counts
-        histograms_by_name[name] = Histogram(counts.astype(np.float64), edges)
+        reader = readers.hard_swish if name in swished else readers.identity
+        histograms_by_name[name] = Histogram(counts.astype(np.float64), edges, reader)
     return histograms_by_name
+
+
+def _clipped_values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """As `_values`, with values that no reader tells apart clipped."""
+    ends = readers.telling(Graph(floats))
+    for name, values in _values(floats, images):
+        yield name, np.clip(values, *ends[name]) if name in ends else values
 
 
 def _values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:

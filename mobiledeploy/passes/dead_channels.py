@@ -82,9 +82,8 @@ def apply(
     floats, layers = simplify(quantized_graph.floats, ())
     if not layers:
         return quantized_graph
-    return dataclasses.replace(
-        quantized_graph, floats=floats, ranges=ranges.measure(floats, images), integers=None
-    )
+    new_ranges = ranges.extents(ranges.channels(floats, images))
+    return dataclasses.replace(quantized_graph, floats=floats, ranges=new_ranges, integers=None)
 
 
 def simplify(

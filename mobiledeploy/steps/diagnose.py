@@ -372,7 +372,8 @@ def _images(
 class _Pairing:
     """A layer in both files.
 
-    `op` and `exact` are of the float file, `codes` and `node` of the integer file.
+    `op` and `exact` are of the float file, `codes` and `node` of the integer file. Readers do not
+    tell values beyond `ends` apart.
     """
 
     name: str
@@ -382,6 +383,7 @@ class _Pairing:
     codes: Tensor
     grid: CodeGrid
     node: str
+    ends: tuple[float, float]
 
 
 def _answer(facts: FileFacts, path: Path) -> Tensor:
@@ -437,6 +439,10 @@ class _Pair:
         self, exact: FileFacts, facts: FileFacts
     ) -> tuple[tuple[_Pairing, ...], tuple[str, ...]]:
         """Pairs the layers of both files up to the logits, by name and shape, in order."""
+        from mobiledeploy.graphs import readers
+        from mobiledeploy.graphs.graph import Graph
+
+        ends = readers.telling(Graph(self._reference))
         candidates: dict[str, list[Tensor]] = {}
         names = {_short(tensor.name) for tensor in self.floats.activations(exact)}
         nodes = {tensor.name: layer.name for layer in facts.layers for tensor in layer.outputs}
@@ -458,7 +464,10 @@ class _Pair:
                 reads = tuple(pair.name for pair in pairs if pair.name in sources)
                 codes = best[0]
                 node = nodes.get(codes.name, codes.name)
-                pairs.append(_Pairing(name, layer.op, reads, tensor, codes, _grid(codes), node))
+                told = ends.get(tensor.name, (-np.inf, np.inf))
+                pairs.append(
+                    _Pairing(name, layer.op, reads, tensor, codes, _grid(codes), node, told)
+                )
                 origins[tensor.name] = {name}
             elif not tensor.constant:
                 absent.append(name)
@@ -611,7 +620,7 @@ class _Bench:
         exact = self.lab.run(self._exact, {pair.image.name: image[None]})
         codes = self.lab.run(self._integer, {pair.input.name: self._raw(image)})
         return _Whole(
-            [exact[layer.exact.name] for layer in pair.layers],
+            [np.clip(exact[layer.exact.name], *layer.ends) for layer in pair.layers],
             [self._nhwc(codes[layer.codes.name]) for layer in pair.layers],
             exact[pair.exact_logits].reshape(-1),
             preprocessing.from_output(codes[pair.answer.name], pair.answer),
@@ -734,7 +743,7 @@ def _tallies(
     """An empty tally for each layer."""
     layers = bench.pair.layers
     factors = _factors(bench, prepared, reporter) if equalized else [np.ones(1) for _ in layers]
-    return [Tally(layer.grid, t) for layer, t in zip(layers, factors, strict=True)]
+    return [Tally(layer.grid, t, layer.ends) for layer, t in zip(layers, factors, strict=True)]
 
 
 def _fill(

@@ -58,6 +58,20 @@ def test_an_error_is_divided_by_cause() -> None:
     assert tally(exact, own=off).cause == "weights"
 
 
+def test_values_that_no_reader_tells_apart_are_no_error() -> None:
+    exact = RANDOM.uniform(-30, 15, (1, 8, 8, 4))
+    clipped = np.maximum(exact, -3)
+    far = GRID.codes(exact).astype(np.int8)
+    near = GRID.codes(clipped).astype(np.int8)
+    for codes in (far, near):
+        result = Tally(GRID, np.ones(4), (-3.0, np.inf))
+        error = result.add(exact, codes, codes, exact)
+        assert np.abs(error).max() <= 0.05 + 1e-9
+        row = result.error("layer", "CONV_2D", exact.shape, (), alone=1, power=100, share=0.5)
+        assert (row.cause, row.clipped, row.saturated) == ("codes", 0.0, 0)
+    assert tally(exact).cause == "clipped"
+
+
 def test_inherited_error_is_not_the_layers_own() -> None:
     exact = GRID.real(RANDOM.integers(-100, 100, (1, 4, 4, 8)))
     codes = GRID.codes(exact).astype(np.int8)

@@ -1,9 +1,11 @@
 import numpy as np
+import onnx
 import pytest
 import tf_keras
 
-from mobiledeploy.core.plugins import FORMATS
+from mobiledeploy.core.plugins import FORMATS, WRITERS
 from mobiledeploy.core.types import Model
+from mobiledeploy.frameworks.hard_activations import HardSwish
 from tests.conftest import press
 from tests.variants import slow_but
 
@@ -31,3 +33,27 @@ def test_ranges_of_operands_are_their_own(operator, order):
     values = [tf_keras.Model(image, y).predict_on_batch(images) for y in operands]
     widths = [float(v.max() - v.min()) for v in values]
     np.testing.assert_allclose(sorted(spans), sorted(widths), rtol=0.01)
+
+
+def test_codes_before_a_hard_swish_begin_at_minus_three():
+    image = layers.Input((16, 16, 3))
+    start = tf_keras.initializers.RandomNormal(stddev=2, seed=1)
+    before = layers.Conv2D(8, 3, padding="same", kernel_initializer=start)(image)
+    x = layers.Dense(3)(layers.GlobalAveragePooling2D()(HardSwish()(before)))
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 16, 16, 3)).astype(np.float32)
+    values = tf_keras.Model(image, before).predict_on_batch(images)
+    assert values.min() < -9
+    data = press(Model("tf_keras", tf_keras.Model(image, x)), "int8_ptq", "tflite", images)
+    layers_ = FORMATS.load("tflite").inspect(data).layers
+    (codes,) = (layer.outputs[0] for layer in layers_ if layer.op == "CONV_2D")
+    ((scale,), (zero,)) = codes.scale, codes.zero_point
+    np.testing.assert_allclose(scale, (values.max() + 3) / 255, rtol=0.01)
+    np.testing.assert_allclose(scale * (-128 - zero), -3, atol=scale)
+    # The ONNX file rounds the convolution's output by the same scale, and its hard swish reads it.
+    nodes = onnx.load_from_string(WRITERS.load("onnx").write(data)).graph
+    stored = {one.name: onnx.numpy_helper.to_array(one) for one in nodes.initializer}
+    (conv,) = (node for node in nodes.node if node.op_type == "Conv")
+    (rounding,) = (node for node in nodes.node if conv.output[0] in node.input)
+    assert rounding.op_type == "QuantizeLinear"
+    assert stored[rounding.input[1]] == np.float32(scale)
+    assert stored[rounding.input[2]] == zero + 128

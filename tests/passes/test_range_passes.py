@@ -1,10 +1,13 @@
 """Activation ranges by squared error and by percentile."""
 
+import dataclasses
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mobiledeploy.graphs.ranges import Histogram
+from mobiledeploy.graphs.readers import hard_swish
 from mobiledeploy.passes import ranges_mse, ranges_percentile
 
 SAMPLES = st.lists(st.floats(-100, 100, width=16), min_size=1, max_size=200)
@@ -56,3 +59,20 @@ def test_even_values_keep_their_range():
 def test_nothing_but_zeros_keeps_its_range():
     nothing = Histogram(np.zeros(4), np.linspace(0, 1, 5))
     assert ranges_mse.best(nothing) == ranges_percentile.common(nothing) == (0.0, 1.0)
+
+
+def test_the_error_before_a_hard_swish_is_judged_behind_it():
+    """The best range behind it has less error there than the best range of the values."""
+    samples = np.clip(np.random.default_rng(0).normal(0, 2, 100_000), -3, None)
+    before = histogram(samples)
+    behind = dataclasses.replace(before, reader=hard_swish)
+
+    def swished_error(low, high):
+        step = (high - low) / 255
+        codes = np.round((np.clip(samples, low, high) - low) / step)
+        return float(np.mean((hard_swish(samples) - hard_swish(low + codes * step)) ** 2))
+
+    (low, high), (usual_low, usual_high) = ranges_mse.best(behind), ranges_mse.best(before)
+    assert swished_error(low, high) < 0.98 * swished_error(usual_low, usual_high)
+    # What is clipped above 3 is off by as much behind it.
+    assert high > usual_high
