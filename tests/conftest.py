@@ -389,7 +389,7 @@ class Converted(Mapping[tuple[str, str], bytes]):
     def _make(self, recipes: tuple[str, ...], folder: Path) -> None:
         spec = ModelSpec(
             "v1",
-            "mobilenet_v1_shallow",
+            "mobilenet_v1",
             "mobilenet_v1",
             {"alpha": 0.25, "variant": "shallow"},
             (64, 64),
@@ -554,7 +554,7 @@ class Exported(Mapping[tuple[str, str], Path]):
         image = image.rename(image.with_stem(records.sha256(image)[:16]))
         self._spec = ModelSpec(
             "v1",
-            "mobilenet_v1_shallow",
+            "mobilenet_v1",
             "mobilenet_v1",
             {"alpha": 0.25, "variant": "shallow"},
             (64, 64),

@@ -56,7 +56,7 @@ def test_a_card_is_held_against_the_phone_and_gets_its_points(
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(here / "config"))
     device, paths = f"adb:{phone.serial}", [exported["float32", "tflite"]]
-    figures.write_card(paths[0], device, slower=9.5)
+    figures.write_card(paths[0], device, slower=8.6)
     bench(paths, device="mine", reporter=heard)
     bench(paths, device="adb", runner="scripted", reporter=heard)
     (one,) = results.results_calibration(reporter=heard).calibrations
