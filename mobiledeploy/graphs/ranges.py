@@ -13,9 +13,9 @@ from mobiledeploy.core.types import QuantizedGraph
 from mobiledeploy.graphs import readers
 from mobiledeploy.graphs.execution import interpreter, invoke
 from mobiledeploy.graphs.graph import Graph
+from mobiledeploy.graphs.readers import Doubles
 
-Range = tuple[float, float]
-Doubles = NDArray[np.float64]
+Range = readers.Range
 _BINS = 2048
 _ENOUGH = 20_000
 """The most values used of one tensor for one image."""
@@ -41,7 +41,7 @@ class Channels:
 
 def measure(floats: bytes, images: Images) -> dict[str, Range]:
     """Minimum and maximum of every computed float tensor on the images, by name."""
-    return extents(_channels(_values(floats, images), len(images)))
+    return extents(_channels(_values(floats, Graph(floats), images), len(images)))
 
 
 def extents(channels_by_name: Mapping[str, Channels]) -> dict[str, Range]:
@@ -62,7 +62,7 @@ def channels(floats: bytes, images: Images) -> dict[str, Channels]:
 
     Values that no reader tells apart are clipped: see `readers`.
     """
-    return _channels(_clipped_values(floats, images), len(images))
+    return _channels(_clipped_values(floats, Graph(floats), images), len(images))
 
 
 def _channels(
@@ -116,9 +116,10 @@ def histograms(floats: bytes, images: Images, spans: Mapping[str, Range]) -> dic
 
     Values that no reader tells apart are clipped: see `readers`.
     """
-    swished = readers.swished(Graph(floats))
+    graph = Graph(floats)
+    swished = readers.swished(graph)
     histograms_by_name: dict[str, Histogram] = {}
-    for name, values in _clipped_values(floats, images):
+    for name, values in _clipped_values(floats, graph, images):
         flat = values.reshape(-1)
         # A part of a large tensor is enough for its distribution.
         sample = flat[:: max(1, flat.size // _ENOUGH)]
@@ -130,20 +131,23 @@ def histograms(floats: bytes, images: Images, spans: Mapping[str, Range]) -> dic
     return histograms_by_name
 
 
-def _clipped_values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _clipped_values(
+    floats: bytes, graph: Graph, images: Images
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """As `_values`, with values that no reader tells apart clipped."""
-    ends = readers.telling(Graph(floats))
-    for name, values in _values(floats, images):
+    ends = readers.telling(graph)
+    for name, values in _values(floats, graph, images):
         yield name, np.clip(values, *ends[name]) if name in ends else values
 
 
-def _values(floats: bytes, images: Images) -> Iterator[tuple[str, NDArray[np.float32]]]:
+def _values(
+    floats: bytes, graph: Graph, images: Images
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """(name, values) of every computed float tensor for each image; the names must be unique.
 
     The interpreter keeps all tensors. (TensorFlow 2.21's own calibrator lets operators work in
     place, and then records the range of an output for its input.)
     """
-    graph = Graph(floats)
     engine = interpreter(floats, every_tensor=True)
     # A loop has outputs that nobody reads, and no values for them.
     used = {*graph.outputs, *(int(i) for op in graph.ops for i in op.inputs)}

@@ -104,13 +104,13 @@ def bench_request(
                 f"mobiledeploy {then.command} --device {place.name}",
             )
         # A block of a comparison is short, and nothing judged it.
-        if (then.rounds is None) != (settings.rounds is None):
-            is_, is_not = "bench --compare", "bench"
-            if then.rounds is None:
-                is_, is_not = is_not, is_
+        recorded, asked = (
+            "bench" if one.rounds is None else "bench --compare" for one in (then, settings)
+        )
+        if recorded != asked:
             raise InputError(
-                f"{place.file} is a recording of {is_}, not of {is_not}",
-                f"mobiledeploy {is_} --device {place.name}",
+                f"{place.file} is a recording of {recorded}, not of {asked}",
+                f"mobiledeploy {recorded} --device {place.name}",
             )
         if settings.energy and not then.energy:
             raise InputError(f"{place.file} was recorded without --energy", "leave out --energy")

@@ -154,7 +154,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=20)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_json_is_a_record_or_refused(kind, data):
     record = json.loads(records.dumps(data.draw(st.from_type(kind))))

@@ -572,7 +572,7 @@ BOX = {"classes": [0], "scores": [0.5], "boxes": [[0, 0, 1, 1]]}
 def test_an_answer_that_cannot_be_is_refused(accepted, task, row):
     entry, evaluation = known(accepted(task))
     rows = json.loads(zlib.decompress(base64.b64decode(entry.answers)))
-    assert len(baselines.predictions(entry, evaluation)) == len(evaluation.predictions)
+    assert len(baselines.predictions(entry, evaluation)) == len(accepted(task).truth)
     rows[3] = row
     with pytest.raises(InputError, match=f"the answers of {task} float32 tflite"):
         baselines.predictions(dataclasses.replace(entry, answers=packed(rows)), evaluation)
