@@ -87,6 +87,11 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than cores: some tests only wait, for a time limit or a browser."""
+    return len(ALL_CORES or range(os.cpu_count() or 1)) + 1
+
+
 def _bind_worker() -> None:
     """This worker and all that it starts run on its share of the cores.
 

@@ -200,6 +200,7 @@ def test_the_action_takes_files_of_other_tools(here):
     assert "--task embedding --input-range -1,1 --mean -0.5,0,0 --update-baseline" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_action_judges_a_bundle_by_the_baseline_in_it(release, here):
     path, photos = release
     done = action(here, "rel*.zip", DATA=str(photos), COMMENT="true")

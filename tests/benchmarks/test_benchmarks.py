@@ -287,6 +287,7 @@ def test_what_is_wrong_with_an_input_is_seen(here) -> None:
     watched(SEEN, 4)
 
 
+@pytest.mark.slow
 def test_what_adb_leaves_is_no_fault_of_a_command(here) -> None:
     if shutil.which("adb", path="/usr/bin:/bin") is None:
         pytest.skip("adb is not installed (apt install adb)")

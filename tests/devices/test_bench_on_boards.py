@@ -170,7 +170,9 @@ def test_a_change_during_the_timing_voids_it(
         ),
         pytest.param("killed", "", "was killed by signal 9", marks=pytest.mark.slow),
         ("unplug-run", "Timed", "the connection to board was lost"),
-        ("hang", "scripted_runner.py bench", "hangs: no output for 2 s"),
+        pytest.param(
+            "hang", "scripted_runner.py bench", "hangs: no output for 2 s", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_faults_end_in_one_line_and_leave_nothing(

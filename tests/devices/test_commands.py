@@ -85,6 +85,7 @@ def test_a_model_s_name_without_such_a_phone(phone, path, here) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_void_measurement_ends_in_4(phone, path, here) -> None:
     done = command(
         "bench",

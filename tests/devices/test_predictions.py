@@ -213,7 +213,7 @@ def test_a_timing_compares_the_golden_answer(linux_phone, path, here, heard) -> 
     [
         pytest.param("garble", "", "image 0 arrived damaged", marks=pytest.mark.slow),
         ("unplug-run", '"index":3,', "was lost|is offline"),
-        ("hang", "runner answer", "hangs: no output for 2 s"),
+        pytest.param("hang", "runner answer", "hangs: no output for 2 s", marks=pytest.mark.slow),
     ],
 )
 def test_faults_end_in_one_line(

@@ -84,7 +84,9 @@ def shown(browser: Any, file: Path) -> Any:
     return browser
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(360, "dark"), (1280, "light")])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [pytest.param(360, "dark", marks=pytest.mark.slow), (1280, "light")]
+)
 def test_it_fits_every_screen_and_reader(browser, tmp_path, width, scheme) -> None:
     """Of 120 layers: axe looks at each element of what is opened."""
     shown, file = browser, tmp_path / "difference.html"

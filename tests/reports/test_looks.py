@@ -17,7 +17,7 @@ pytest.importorskip("vl_convert", reason="no vl-convert-python (mobiledeploy[rep
 
 WIDTHS = (360, 800, 1280, 1920)
 # The others are looked at by the slow tests.
-QUICK = ((360, "dark"), (1280, "light"))
+QUICK = ((360, "dark"),)
 LOOKS = [
     pytest.param(width, scheme, marks=() if (width, scheme) in QUICK else pytest.mark.slow)
     for width in WIDTHS

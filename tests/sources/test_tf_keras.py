@@ -159,6 +159,7 @@ def test_weights_are_set_by_layer_name(published, small):
         np.testing.assert_array_equal(weight, rng.random(weight.shape, np.float32))
 
 
+@pytest.mark.slow
 def test_weights_of_keras_applications_fit(tmp_path, small):
     theirs = tf_keras.applications.MobileNet((32, 32, 3), alpha=0.25, weights=None, classes=7)
     theirs.save_weights(tmp_path / "w.h5")

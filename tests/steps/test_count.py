@@ -57,9 +57,10 @@ def pinned(core: int) -> Iterator[None]:
 
 
 # ONNX Runtime takes seconds to load a model under emulation: one of its files is enough at first.
-QUICK = {("cortex-a76", ("int8_ptq", "tflite")), ("cortex-a53", ("int8_ptq", "onnx"))}
+QUICK = {("cortex-a76", ("int8_ptq", "tflite"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "key", [("float16_full", "tflite"), pytest.param(("float16", "onnx"), marks=pytest.mark.slow)]
 )

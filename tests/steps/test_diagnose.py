@@ -142,6 +142,7 @@ def test_what_int8_best_made_of_it_is_told_in_the_float_networks_units(hard):
     assert "int8_best" not in [remedy.name for remedy in after.remedies]
 
 
+@pytest.mark.slow
 def test_one_scale_for_all_weights_is_named(tmp_path):
     """A BatchNorm of variance 1e-9 over a channel that is always zero: Sheng et al.'s case."""
     model = network()
@@ -165,6 +166,7 @@ def test_one_scale_for_all_weights_is_named(tmp_path):
     assert next(x for x in plain.layers if short(x.name) == "dw1").dead == 1
 
 
+@pytest.mark.slow
 def test_images_unlike_the_calibration_are_named(tmp_path):
     """Calibrated on images of little contrast."""
     folder = small(tmp_path / "small", network(), images() * 0.3)

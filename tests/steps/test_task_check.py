@@ -35,6 +35,7 @@ from tests import figures, warm
 from tests.conftest import REPOSITORY
 from tests.figures import resealed
 from tests.lite import Lite
+from tests.variants import slow_but
 
 SIDE = 8
 N = 300
@@ -296,7 +297,7 @@ def test_an_equal_model_passes_by_its_statistics(judged, accepted, task, heard):
     assert {v.metric for v in found.verdicts} <= {"metric", "class"}
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", slow_but(TASKS, "binary", "segmentation"))
 def test_the_accepted_file_passes_whatever_the_margin(judged, accepted, task):
     found = judged(task, accepted(task).accepted(), margin=0.01)
     assert found.outcome == "pass"
@@ -386,7 +387,7 @@ def test_a_floor_is_of_the_first_metric_or_of_the_bounded_score(judged):
     ("task", "content"),
     [
         ("binary", binary(shift=0.06)),
-        ("detection", detection(doubled=True)),
+        pytest.param("detection", detection(doubled=True), marks=pytest.mark.slow),
         ("embedding", embedding(merged=True)),
         ("multilabel", multilabel(blind=True)),
         ("regression", regression(offset=0.6)),

@@ -229,7 +229,10 @@ def test_what_stands_on_a_backbone_is_the_same_without_what_is_silenced(
 
 @pytest.mark.parametrize(
     ("name", "arguments"),
-    [("alexnet", {}), ("shufflenet_v1", {"alpha": 0.25, "groups": 3})],
+    [
+        ("alexnet", {}),
+        pytest.param("shufflenet_v1", {"alpha": 0.25, "groups": 3}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_family_without_such_channels_has_no_sets(name, arguments):
     side = 224 if name == "alexnet" else 32

@@ -190,6 +190,7 @@ def test_averaged_weights_are_kept_and_the_others_are_trained_further(tmp_path: 
     assert any(np.allclose(a, kept(plain, history)[0], atol=1e-5) for a in raw if a.shape[-1] == 8)
 
 
+@pytest.mark.slow
 def test_freezing_changes_only_the_classifier(tmp_path: Path) -> None:
     tf_keras.utils.set_random_seed(5)
     first = small(alpha=0.5, resolution=SIZE, classes=2)

@@ -45,6 +45,7 @@ def codes(made):
     }
 
 
+@pytest.mark.slow
 def test_codes_stay_within_their_bits(brief):
     plain = dataclasses.replace(quantized_graph("relu"), recipe=RECIPES.load("int8x4_ptq").RECIPE)
     graph = Graph(quantized.integers(qat.apply(plain, images())))

@@ -164,6 +164,7 @@ def test_another_training_is_refused_by_name(place, here):
     assert report.checks[0].outcome == "pass"
 
 
+@pytest.mark.slow
 def test_an_update_says_which_margin_so_many_images_can_decide(place, here, heard):
     folder, path = place
     with np.load(folder / "often.npz") as often:

@@ -38,6 +38,7 @@ def exported(model, heard=SILENT, **options):
     return md.export(model, recipe=("float32", "int8_ptq"), **common | options)
 
 
+@pytest.mark.slow
 def test_a_classifier_becomes_an_embedding_in_both_formats(here):
     done = exported(network(), task="embedding")
     assert len(done.rows) == 4
