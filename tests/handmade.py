@@ -17,6 +17,7 @@ from mobiledeploy.core.types import (
     Golden,
     Model,
     ModelSpec,
+    Output,
     Preprocessing,
     Recipe,
     RecipeAlternative,
@@ -132,13 +133,19 @@ def image_files(folder: Path, shown: np.ndarray, classes: int) -> Golden:
 
 
 def made(
-    folder: Path, model: Model, seen: np.ndarray, golden: np.ndarray, *, onnx: bool = False
+    folder: Path,
+    model: Model,
+    seen: np.ndarray,
+    golden: np.ndarray,
+    *,
+    onnx: bool = False,
+    output: Output = "softmax",
 ) -> Path:
     """A folder with float32, int8_ptq, int8 per tensor, and int8_best by all its passes.
 
     `seen` calibrates. int8_ptq as ONNX too, on request.
     """
-    floats = press(model, "float32", "tflite", seen, output="softmax")
+    floats = press(model, "float32", "tflite", seen, output=output)
     classes = FORMATS.load("tflite").inspect(floats).outputs[0].shape[-1]
     samples = image_files(folder, golden, classes)
     write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)

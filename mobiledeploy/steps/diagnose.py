@@ -623,7 +623,7 @@ class _Bench:
             [np.clip(exact[layer.exact.name], *layer.ends) for layer in pair.layers],
             [self._nhwc(codes[layer.codes.name]) for layer in pair.layers],
             exact[pair.exact_logits].reshape(-1),
-            preprocessing.from_output(codes[pair.answer.name], pair.answer),
+            preprocessing.from_output(codes[pair.answer.name], pair.answer).reshape(-1),
         )
 
     def apart(

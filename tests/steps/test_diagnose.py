@@ -107,6 +107,27 @@ def test_onnx_of_the_same_integers_is_told_alike(plain):
     assert ours.sqnr_db == pytest.approx(other.sqnr_db, abs=0.5)
 
 
+def test_an_answer_of_several_dimensions_is_told(tmp_path):
+    whole = network()
+    boxes = tf_keras.Model(whole.input, whole.get_layer(f"pw{BLOCKS - 1}").output)
+    model = Model("tf_keras", boxes)
+    folder = made(tmp_path / "small", model, images(), images(8, seed=1), output="model")
+    for path in (folder / "float32.tflite", folder / "int8_ptq.tflite"):
+        artifact = artifacts.load(path)
+        ends = artifacts.signature(artifact)
+        output = dataclasses.replace(ends.outputs[0], shape=(12, 12, 16), activation="none")
+        changed = dataclasses.replace(
+            artifact,
+            spec=dataclasses.replace(artifact.spec, task="tensors"),
+            signature=dataclasses.replace(ends, outputs=(output,)),
+        )
+        artifacts.record_path(path).write_text(records.dumps(changed))
+    found = diagnosis(path)
+    assert len(found.layers) == 1 + 2 * BLOCKS
+    # Of one output, the answer's error is that of the layer that makes it.
+    assert found.sqnr_db == pytest.approx(found.layers[-1].sqnr_db)
+
+
 @pytest.mark.parametrize("file", ["int8_ptq.tflite", "int8_ptq.onnx"])
 def test_the_layer_whose_channels_differ_a_thousandfold_is_named(hard, file):
     found = diagnosis(hard / file)
