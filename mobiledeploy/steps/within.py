@@ -120,7 +120,10 @@ def choose(
             "leave out --keep-float",
         )
     # Of the float file: the plan of a file of integers would advise another recipe.
-    if not plan(dataclasses.replace(config, recipes=(FLOAT,)), Collector(SILENT)).evaluates:
+    # What a plan says is said here, once for all links.
+    first = Collector(SILENT)
+    first.progress, first.say = reporter.progress, reporter.say
+    if not plan(dataclasses.replace(config, recipes=(FLOAT,)), first).evaluates:
         raise UsageError(
             "a budget is judged by images like those that the model will see, and none are given",
             "give --data DIR or FILE.npz",
@@ -211,7 +214,7 @@ class _Chain:
             return None, chain, artifact
         best = self.made[shown]
         config = dataclasses.replace(best.config, out=self.config.out)
-        planned = plan(config, self.reporter)
+        planned = plan(config, Collector(SILENT))
         refuse_irregular(planned)
         files = {
             str(file): dataclasses.replace(one, within=chain) for file, one in best.files.values()
@@ -224,7 +227,6 @@ class _Chain:
         Its warnings are kept for the case that it is written.
         """
         collector = Collector(SILENT)
-        collector.progress, collector.say = self.reporter.progress, self.reporter.say
         config = dataclasses.replace(
             self.config,
             recipes=recipes,
@@ -232,6 +234,7 @@ class _Chain:
             out=self.folder / str(len(self.made)),
         )
         planned = plan(config, collector)
+        collector.progress, collector.say = self.reporter.progress, self.reporter.say
         made = make(planned, config, collector, self.shared)
         answers = evaluations.stored(made, collector)
         files = {a.format: (Path(p), a) for p, a in made.items() if a.recipe.name == link.recipe}
