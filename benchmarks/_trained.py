@@ -1,11 +1,13 @@
-"""A small MobileNet v3, trained on the built-in images.
+"""Networks with hard swish or swish, and squeeze-excite, trained on the built-in images.
 
-    python benchmarks/_trained.py
+    python benchmarks/_trained.py v3
+    python benchmarks/_trained.py efficientnet
 
-trains it and keeps it in build/benchmarks/trained; benchmarks/quantization.py does so where it is
-missing. It is MobileNet v3 small with alpha 0.5, for images of 64 x 64 pixels of the easier half of
-the levels of hardness. What the demo weights of the segmenter have for its layers is its start: so
-some minutes of one core are enough.
+trains one and keeps it in build/benchmarks/trained; benchmarks/quantization.py does so where it is
+missing. The images have 64 x 64 pixels, and the easier half of the levels of hardness. `v3` is
+MobileNet v3 small with alpha 0.5. What the demo weights of the segmenter have for its layers is its
+start: so some minutes of one core are enough. `efficientnet` is EfficientNet B0 of Keras
+Applications, which takes pixels of 0 to 255; it starts from random weights.
 """
 
 from __future__ import annotations
@@ -15,19 +17,25 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
 
+import demo_weights
 import numpy as np
+import tf_keras
 from numpy.typing import NDArray
 
+from mobiledeploy.architectures import mobilenet_v3
 from mobiledeploy.datasets import shapes
 
 HERE = Path(__file__).resolve().parent
-KEPT = Path("build/benchmarks/trained/mobilenet_v3_small_0.5_64.h5")
+KEPT = Path("build/benchmarks/trained")
 RESOLUTION = (64, 64)
 LEVELS = shapes.LEVELS // 2
 """Images of so many levels of hardness, from the easiest on."""
-STEPS = 600
-"""Of 64 images each."""
+STEPS = {"v3": 600, "efficientnet": 1500}
+"""Of 64 images each, for each network."""
+RANGES = {"v3": (-1.0, 1.0), "efficientnet": (0.0, 255.0)}
+"""Of the pixels that each network takes."""
 _TRAINING = 8000
 _START = HERE.parent / "models" / "weights" / "lraspp_mobilenet_v3_small_0.5.h5"
 
@@ -40,35 +48,47 @@ def images(split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return pixels, np.array([samples.label(i) for i in chosen])
 
 
-def v3() -> Path:
-    """The file of the trained network, trained now if there is none."""
-    if not KEPT.exists():
-        sys.path.insert(0, str(HERE.parent / "tools"))
-        import demo_weights
-
-        from mobiledeploy.architectures import mobilenet_v3
-
-        demo_weights.seed(0)
-        model = mobilenet_v3.build(
-            variant="small", alpha=0.5, resolution=RESOLUTION, classes=len(shapes.CLASSES)
+def _untrained(name: str) -> tf_keras.Model:
+    """From images [N, H, W, 3] in the network's range to probabilities [N, classes]."""
+    if name == "efficientnet":
+        return tf_keras.applications.EfficientNetB0(
+            weights=None, input_shape=(*RESOLUTION, 3), classes=len(shapes.CLASSES)
         )
-        # The last blocks of the segmenter have half as many channels: these start fresh.
-        model.load_weights(_START, by_name=True, skip_mismatch=True)
+    model = mobilenet_v3.build(
+        variant="small", alpha=0.5, resolution=RESOLUTION, classes=len(shapes.CLASSES)
+    )
+    # The last blocks of the segmenter have half as many channels: these start fresh.
+    model.load_weights(_START, by_name=True, skip_mismatch=True)
+    return model
+
+
+def network(name: str) -> Path:
+    """The file of a trained network, trained now if there is none."""
+    kept = KEPT / f"{name}.h5"
+    if not kept.exists():
+        demo_weights.seed(0)
+        model = _untrained(name)
+        low, high = RANGES[name]
+        # The training gives pixels of -1 to 1.
+        scale = tf_keras.layers.Rescaling((high - low) / 2, offset=(high + low) / 2)
+        trained = model if (low, high) == (-1, 1) else tf_keras.Sequential([scale, model])
+        trained.build((None, *RESOLUTION, 3))
+        steps = STEPS[name]
 
         def progress(step: int, loss: float, accuracy: float) -> None:
-            line = f"v3 step {step}/{STEPS} loss {loss:.3f} accuracy {accuracy:.3f}"
+            line = f"{name} step {step}/{steps} loss {loss:.3f} accuracy {accuracy:.3f}"
             print(line, file=sys.stderr, flush=True)
 
-        phases = [demo_weights.Phase(STEPS, [(images("train"), 1.0)])]
-        demo_weights.fit(model, phases, demo_weights.Settings(), on_progress=progress, every=100)
-        top1 = demo_weights.accuracy(model, images("validation"))
-        print(f"v3: top-1 {top1:.3f} on validation images", file=sys.stderr)
-        KEPT.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = KEPT.with_suffix(".tmp.h5")
+        phases = [demo_weights.Phase(steps, [(images("train"), 1.0)])]
+        demo_weights.fit(trained, phases, demo_weights.Settings(), on_progress=progress, every=100)
+        top1 = demo_weights.accuracy(trained, images("validation"))
+        print(f"{name}: top-1 {top1:.3f} on validation images", file=sys.stderr)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = kept.with_suffix(".tmp.h5")
         model.save(unfinished)
-        unfinished.rename(KEPT)
-    return KEPT
+        unfinished.rename(kept)
+    return kept
 
 
 if __name__ == "__main__":
-    print(v3())
+    print(network(sys.argv[1]))

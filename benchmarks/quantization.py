@@ -5,12 +5,13 @@
 
 The 500 images of a published network are dealt once into 5 disjoint folds. Each fold is judged by
 files that were calibrated on the 100 images of the next one, so every image counts once; int8_qat
-trains on the same 100. `--network v3` is a small MobileNet v3 that `_trained.py` trains once on the
-built-in images: it is calibrated on 100 of them and judged on 1,000 others. All files end in
-logits, and all answers are judged in float64 by the same function. Some
-tools leave the logits float, which saves them the rounding that an int8 output brings. So there are
-two columns of divergence: of the logits as they are, and after float logits were rounded to 255
-steps over the range of the float network's logits on the calibration images.
+trains on the same 100. `--network v3` and `--network efficientnet` are a MobileNet v3 and an
+EfficientNet that `_trained.py` trains once on the built-in images: they are calibrated on 100 of
+them and judged on 1,020 others. All files end in logits, and all answers are judged in float64 by
+the same function. Some tools leave the logits float, which saves them the rounding that an int8
+output brings. So there are two columns of divergence: of the logits as they are, and after float
+logits were rounded to 255 steps over the range of the float network's logits on the calibration
+images.
 
 Decided is the ratio of mean divergences, ours over theirs, with rounded logits: its 95 % interval
 is the paired bootstrap over images. Images whose best class changes are compared by McNemar's exact
@@ -82,13 +83,13 @@ TIMED = 40
 OURS = "int8_best.tflite"
 OURS_TRAINED = "int8_qat.tflite"
 RECIPES = ("float32", "int8_ptq", "int8_best", "int8_qat")
-BARS = {"v1": 0.5, "vww": 0.67, "v3": 0.5}
+BARS = {"v1": 0.5, "vww": 0.67, "v3": 0.5, "efficientnet": 0.5}
 """For the upper limit of our divergence over that of a rival."""
 TRAINED = ("vww",)
 """Networks that tfmot trains here: v1 at 224 takes too long, and tfmot refuses v3."""
 COUNTED = 30
 """Changed answers of a rival, from which on a count has a bar."""
-COUNT_BARS = {"v3": 0.5}
+COUNT_BARS = {"v3": 0.5, "efficientnet": 0.5}
 """For our changed answers over those of a rival; 1 where there is none."""
 STEPS = 255
 DELEGATES = {"onnx": "none", "tflite": "xnnpack"}
@@ -170,7 +171,7 @@ class Network:
 @click.option("--folds", type=click.IntRange(1, FOLDS), default=FOLDS, show_default=True)
 @click.option(
     "--network",
-    type=click.Choice(["v1", "vww", "v3"]),
+    type=click.Choice(list(BARS)),
     multiple=True,
     default=["v1", "vww"],
 )
@@ -207,14 +208,14 @@ def main(
     anew: bool,
     out: Path | None,
 ) -> None:
-    if real is None and not REAL.is_dir() and set(network) != {"v3"}:
+    if real is None and not REAL.is_dir() and not set(network) <= set(_trained.STEPS):
         print("left out: there are no published networks and photographs here (--real FOLDER)")
         return
     if anew:
         shutil.rmtree(KEPT, ignore_errors=True)
     tools = Tools(qat, rival, environments, iterations)
     for name in network:
-        count = 1 if name == "v3" else folds
+        count = 1 if name in _trained.STEPS else folds
         for fold in track(range(count), description=name, console=Console(stderr=True)):
             with tempfile.TemporaryDirectory() as folder:
                 judge(name, fold, real or REAL, Path(folder), tools)
@@ -293,8 +294,8 @@ def vww(real: Path, fold: int, folder: Path) -> tuple[Network, Path]:
     return Network(asked, Preprocessing((0.0, 1.0)), (96, 96)), folder
 
 
-def v3(real: Path, fold: int, folder: Path) -> tuple[Network, Path]:
-    """MobileNet v3 small 0.5, trained on the built-in images; `real` and `fold` are unused."""
+def trained(name: str, folder: Path) -> tuple[Network, Path]:
+    """A network that is trained on the built-in images (`_trained.py`)."""
     for kind, split in (("calibration", "calibration"), ("validation", "test")):
         pixels, labels = _trained.images(split)
         for number, (image, label) in enumerate(zip(pixels, labels, strict=True)):
@@ -302,18 +303,19 @@ def v3(real: Path, fold: int, folder: Path) -> tuple[Network, Path]:
             place.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(place / f"{number:04}.png")
     order = {
-        "model": _trained.v3(),
+        "model": _trained.network(name),
         "data": str(folder / "data"),
-        "input_range": (-1.0, 1.0),
+        "input_range": _trained.RANGES[name],
     }
-    return Network(order, Preprocessing((-1.0, 1.0)), _trained.RESOLUTION), folder
+    return Network(order, Preprocessing(_trained.RANGES[name]), _trained.RESOLUTION), folder
 
 
-DEALT = {"v1": v1, "vww": vww, "v3": v3}
+DEALT = {"v1": v1, "vww": vww}
 TITLES = {
     "v1": "MobileNet v1 0.75, 224",
     "vww": "person detector, 96",
     "v3": "MobileNet v3 small 0.5, 64",
+    "efficientnet": "EfficientNet B0, 64",
 }
 
 
@@ -343,7 +345,10 @@ class Tools:
 def judge(name: str, fold: int, source: Path, folder: Path, tools: Tools) -> None:
     """Makes and judges the files of a fold that are not judged yet, and keeps what was judged."""
     KEPT.mkdir(parents=True, exist_ok=True)
-    network, folder = DEALT[name](source, fold, folder)
+    if name in _trained.STEPS:
+        network, folder = trained(name, folder)
+    else:
+        network, folder = DEALT[name](source, fold, folder)
     calibration, classes = images(network, "calibration")
     fresh, labels = images(network, "validation")
 

@@ -206,7 +206,7 @@ def exported(network: str, real: Path) -> RealChain:
             pixels, labels = _trained.images("test")
             data = Path(folder, "v3.npz")
             np.savez(data, images=pixels, labels=labels, classes=np.array(shapes.CLASSES))
-            options |= {"model": _trained.v3().resolve(), "data": data}
+            options |= {"model": _trained.network("v3").resolve(), "data": data}
         os.chdir(folder)
         try:
             # So wide that each link passes.
