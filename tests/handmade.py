@@ -19,6 +19,7 @@ from mobiledeploy.core.types import (
     ModelSpec,
     Output,
     Preprocessing,
+    QuantizedGraph,
     Recipe,
     RecipeAlternative,
     Weights,
@@ -132,18 +133,17 @@ def image_files(folder: Path, shown: np.ndarray, classes: int) -> Golden:
     return Golden(tuple(names), tuple(names), ((0.0,) * classes,) * len(names), "")
 
 
-def made(
+def plain_files(
     folder: Path,
     model: Model,
     seen: np.ndarray,
     golden: np.ndarray,
     *,
-    onnx: bool = False,
     output: Output = "softmax",
-) -> Path:
-    """A folder with float32, int8_ptq, int8 per tensor, and int8_best by all its passes.
+) -> tuple[bytes, Golden, QuantizedGraph]:
+    """A folder with float32.tflite and int8_ptq.tflite, whose records say that both classify.
 
-    `seen` calibrates. int8_ptq as ONNX too, on request.
+    `seen` calibrates. The float file, the golden samples, and the graph of int8_ptq.
     """
     floats = press(model, "float32", "tflite", seen, output=output)
     classes = FORMATS.load("tflite").inspect(floats).outputs[0].shape[-1]
@@ -151,6 +151,17 @@ def made(
     write(folder, "float32.tflite", floats, RECIPES.load("float32").RECIPE, samples)
     quantized_graph = quantized.start(floats, INT8, "int8", seen)
     write(folder, "int8_ptq.tflite", quantized.integers(quantized_graph), INT8, samples)
+    return floats, samples, quantized_graph
+
+
+def made(
+    folder: Path, model: Model, seen: np.ndarray, golden: np.ndarray, *, onnx: bool = False
+) -> Path:
+    """Those of `plain_files`, int8 per tensor, and int8_best by all its passes.
+
+    int8_ptq as ONNX too, on request.
+    """
+    floats, samples, quantized_graph = plain_files(folder, model, seen, golden)
     if onnx:
         content = press_floats(floats, "int8_ptq", "onnx", seen)
         write(folder, "int8_ptq.onnx", content, INT8, samples)

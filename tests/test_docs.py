@@ -45,6 +45,7 @@ LONG = (
     "SKILL.md",
     "app.md",
     "bundle.md",
+    "choose.md",
     "detection.md",
     "guide.md",
     "other-runtimes.md",

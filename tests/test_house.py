@@ -97,7 +97,10 @@ def test_every_file_of_a_shelf_is_a_plugin():
 
 
 @pytest.mark.parametrize(
-    "verb", ["bench", "check", "doctor", "evaluate", "export", "models", "verify"]
+    "verb",
+    slow_but(
+        ["bench", "check", "doctor", "evaluate", "export", "models", "verify"], "check", "export"
+    ),
 )
 def test_a_verb_starts_without_tensorflow(verb):
     said = python(f"import sys, mobiledeploy.verbs.{verb}; print(*sys.modules)")

@@ -33,6 +33,7 @@ from mobiledeploy.graphs import postprocess
 from mobiledeploy.verbs.app import app
 from tests.lite import Lite, answers
 from tests.oracles import environment
+from tests.variants import slow_but
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "other-runtimes.md"
 BROWSER = Path(__file__).parent / "apps" / "browser.py"
@@ -183,7 +184,7 @@ def detector(folder, kind, output="detections"):
     return path, signature
 
 
-@pytest.mark.parametrize("kind", ["float32", "uint8"])
+@pytest.mark.parametrize("kind", slow_but(["float32", "uint8"], "float32"))
 def test_mediapipe_finds_the_boxes_that_we_find(kind, lines, mediapipe_python):
     path, signature = detector(lines, kind)
     # No two of the first 256 are alike, so that no scores are.

@@ -20,6 +20,7 @@ def run(rounds: int, ratio: float, drift: float, noise: float, dice) -> list[flo
     ]
 
 
+@pytest.mark.slow
 def test_abba_finds_real_differences_only() -> None:
     dice = np.random.Generator(np.random.PCG64(1))
     false, result, deceptions = 0, 0, 0

@@ -39,6 +39,7 @@ def test_an_impossible_chain_is_refused():
         fixed_sequence.prefixes(3, 1)
 
 
+@pytest.mark.slow
 def test_the_last_that_passed_is_seldom_over_budget():
     dice = np.random.default_rng(0)
     losses = np.array([0.0, 0.02, 0.05, 0.05, 0.08])

@@ -3,6 +3,7 @@ import pytest
 from mobiledeploy.architectures import alexnet
 
 
+@pytest.mark.slow
 def test_size_is_the_papers(network):
     model = network(alexnet.build(resolution=(224, 224), classes=1000))
     # The paper prints 60 million parameters; Howard et al. 2017 print 720 M mult-adds.
@@ -18,6 +19,7 @@ def test_size_is_the_papers(network):
         assert height * width * filters == neurons[number]
 
 
+@pytest.mark.slow
 def test_joined_towers_are_what_others_count(network, monkeypatch):
     combined = [(*row[:4], 1, *row[5:]) for row in alexnet.CONVOLUTIONS]
     monkeypatch.setattr(alexnet, "CONVOLUTIONS", combined)

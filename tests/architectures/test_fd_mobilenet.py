@@ -11,8 +11,8 @@ def build(alpha, resolution=224, classes=1000):
     ("alpha", "parameters", "mult_adds", "table_value"),
     [
         # Exact parameters are those of osmr/imgclsmob.
-        (1.0, 2_901_288, 144_489_728, 144),
-        (0.5, 993_928, 40_132_224, 40),
+        pytest.param(1.0, 2_901_288, 144_489_728, 144, marks=pytest.mark.slow),
+        pytest.param(0.5, 993_928, 40_132_224, 40, marks=pytest.mark.slow),
         (0.25, 383_160, 12_037_952, 12),
     ],
 )

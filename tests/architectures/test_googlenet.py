@@ -1,6 +1,7 @@
 import pytest
 
 from mobiledeploy.architectures import googlenet
+from tests.variants import slow_but
 
 
 def test_size_is_that_of_the_published_model(network):
@@ -40,6 +41,6 @@ def test_every_kernel_trains(network):
     assert network(googlenet.build(resolution=(64, 64), classes=2)).still_after_a_step() == []
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 47)])
+@pytest.mark.parametrize("size", slow_but([(32, 32), (33, 47)], (33, 47)))
 def test_small_images_fit(size):
     assert googlenet.build(resolution=size, classes=2).output_shape == (None, 2)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mobiledeploy.architectures import mobilenet_v1
 from mobiledeploy.core.errors import UsageError
+from tests.variants import slow_but
 
 
 def _published(alpha: float, resolution: int, classes: int) -> tf_keras.Model:
@@ -72,7 +73,7 @@ def test_ends_are_named_and_scores_are_probabilities(model: tf_keras.Model) -> N
     [
         # Also one of the variants below.
         pytest.param(1.0, 4.2, marks=pytest.mark.slow),
-        (0.75, 2.6),
+        pytest.param(0.75, 2.6, marks=pytest.mark.slow),
         pytest.param(0.5, 1.3, marks=pytest.mark.slow),
         (0.25, 0.5),
     ],
@@ -95,17 +96,13 @@ def test_sizes_round_up_at_every_stride(height: int, width: int) -> None:
         assert keras_model.get_layer(name).output_shape[1:3] == (height, width)
 
 
-@pytest.mark.parametrize(
-    "resolution", [pytest.param((32, 32), marks=pytest.mark.slow), (33, 47), (1024, 1024)]
-)
+@pytest.mark.parametrize("resolution", slow_but([(32, 32), (33, 47), (1024, 1024)], (33, 47)))
 def test_any_resolution(resolution: tuple[int, int]) -> None:
     keras_model = mobilenet_v1.build(alpha=0.1, resolution=resolution, classes=3)
     assert keras_model.predict_on_batch(np.zeros((1, *resolution, 3), np.float32)).shape == (1, 3)
 
 
-@pytest.mark.parametrize(
-    "alpha", [1e-6, *(pytest.param(a, marks=pytest.mark.slow) for a in (0.01, 0.7)), 0.3, 1.4]
-)
+@pytest.mark.parametrize("alpha", slow_but([1e-6, 0.01, 0.3, 0.7, 1.4], 1e-6, 0.3))
 def test_widths_round_down_to_at_least_one(alpha: float) -> None:
     keras_model = mobilenet_v1.build(alpha=alpha, resolution=(32, 32), classes=2)
     for number, (_, filters) in enumerate(mobilenet_v1.BLOCKS, start=1):

@@ -57,6 +57,7 @@ def test_rows_are_those_of_table_2():
         assert model.get_layer(name).output_shape == (None, size, size, channels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "alpha",
     [pytest.param(1.0, marks=pytest.mark.slow), 0.35, pytest.param(1.4, marks=pytest.mark.slow)],

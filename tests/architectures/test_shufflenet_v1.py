@@ -16,6 +16,7 @@ def build(alpha=1.0, groups=3, resolution=32, classes=2):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alpha", "groups", "parameters", "mult_adds"),
     [
@@ -49,9 +50,11 @@ def test_size_is_the_papers(network, alpha, groups, parameters, mult_adds):
 @pytest.mark.parametrize(
     ("groups", "width"),
     [
-        (1, 144),
         (3, 240),
-        *(pytest.param(*row, marks=pytest.mark.slow) for row in ((2, 200), (4, 272), (8, 384))),
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in ((1, 144), (2, 200), (4, 272), (8, 384))
+        ),
     ],
 )
 def test_shapes_are_those_of_table_1(groups, width):

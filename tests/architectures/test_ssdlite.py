@@ -13,6 +13,7 @@ def build(backbone="mobilenet_v1", alpha=0.25, resolution=64, classes=12):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "mult_adds", "parameters", "printed"),
     [

@@ -4,6 +4,7 @@ import tf_keras
 from mobiledeploy.architectures import vgg16
 
 
+@pytest.mark.slow
 def test_size_is_that_of_keras_applications(network):
     model = network(vgg16.build(resolution=(224, 224), classes=1000))
     assert model.parameters == 138_357_544

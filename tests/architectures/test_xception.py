@@ -2,8 +2,10 @@ import pytest
 import tf_keras
 
 from mobiledeploy.architectures import xception
+from tests.variants import slow_but
 
 
+@pytest.mark.slow
 def test_size_is_that_of_keras_applications(network):
     model = network(xception.build(resolution=(299, 299), classes=1000))
     assert model.model.count_params() == 22_910_480
@@ -34,6 +36,6 @@ def test_every_kernel_trains(network):
     assert network(xception.build(resolution=(32, 32), classes=2)).still_after_a_step() == []
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 71)])
+@pytest.mark.parametrize("size", slow_but([(32, 32), (33, 71)], (33, 71)))
 def test_small_images_fit(size):
     assert xception.build(resolution=size, classes=2).output_shape == (None, 2)

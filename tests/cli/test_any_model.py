@@ -60,6 +60,7 @@ def several(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs_become_files_of_both_formats(several):
     files = [f"build/several/{r}.{f}" for r in ("float32", "int8_ptq") for f in ("tflite", "onnx")]
     for file in files:

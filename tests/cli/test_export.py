@@ -177,6 +177,7 @@ def test_an_export_is_reused_only_while_its_own_files_stand(tmp_path, model_file
     assert made() == first
 
 
+@pytest.mark.slow
 def test_other_calibration_images_are_another_export(tmp_path, model_files):
     for split in ("calibration", "validation"):
         image_folder(tmp_path / "given" / split)

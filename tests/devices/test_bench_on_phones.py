@@ -332,6 +332,7 @@ def test_a_slow_link_is_only_slow(phone, scripted, path, here, heard) -> None:
     assert len(measurement.samples_ns) == 6
 
 
+@pytest.mark.slow
 def test_two_phones_serve_two_jobs_at_once(new_phone, scripted, path, here, heard) -> None:
     both = [new_phone("Pixel 3"), new_phone("Pixel 6")]
     made = {}

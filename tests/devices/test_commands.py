@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from mobiledeploy.cli import bench
 from mobiledeploy.core.errors import UsageError
 from tests import warm
+from tests.variants import slow_but
 
 TOOL = Path(__file__).resolve().parent / "printing_benchmark_model.py"
 
@@ -114,7 +115,7 @@ def gpu_that_stays_out(folder: Path) -> Path:
     return tool
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", slow_but([signal.SIGINT, signal.SIGTERM], signal.SIGINT))
 def test_an_interrupted_run_leaves_nothing(phone, path, here, sent) -> None:
     with subprocess.Popen(
         [

@@ -313,6 +313,7 @@ def test_an_emulated_core_predicts_as_the_host(emulator, path, here, heard) -> N
         assert {e.device for e in store.evaluations()} == {"emulator:cortex-a76", "host"}
 
 
+@pytest.mark.slow
 def test_a_part_of_the_images_is_compared_with_the_whole(emulator, path, here, heard) -> None:
     options = {"baseline": here / "accepted.json", "no_labels": True, "reporter": heard}
     update_baseline([path], **options)

@@ -11,6 +11,7 @@ from mobiledeploy.core import preprocessing
 from mobiledeploy.core.types import Model, Preprocessing
 from mobiledeploy.frameworks import calibration_statistics, tracing
 from tests.networks import taking_images
+from tests.variants import slow_but
 
 SIZE = (32, 32)
 RANGES = [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)]
@@ -47,7 +48,7 @@ def trained(library, images, *, norm=True):
     [tf_keras, pytest.param(keras, marks=pytest.mark.slow)],
     ids=["keras2", "keras3"],
 )
-@pytest.mark.parametrize("right", RANGES, ids=str)
+@pytest.mark.parametrize("right", slow_but(RANGES, (-1.0, 1.0)), ids=str)
 def test_the_range_of_the_training_is_found_among_the_usual_ones(library, right):
     model = trained(library, prepared(right)[1])
     for message in RANGES:

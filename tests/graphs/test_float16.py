@@ -31,7 +31,7 @@ def test_each_constant_has_one_cast(name):
     assert sizes[0] == 2 * sizes[1] > 1000
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "relu6", "various"))
 def test_halves_answer_nearly_as_floats_and_run_in_one_part(name):
     content = float16.halve(floats(name))
     expected, answers = (execution.run(file, images(4)) for file in (floats(name), content))

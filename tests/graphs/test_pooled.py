@@ -36,7 +36,7 @@ def converted(pool):
         layers.GlobalAveragePooling2D(),
         pytest.param(layers.GlobalAveragePooling2D(keepdims=True), marks=pytest.mark.slow),
         pytest.param(layers.GlobalMaxPooling2D(), marks=pytest.mark.slow),
-        layers.AveragePooling2D(7),
+        pytest.param(layers.AveragePooling2D(7), marks=pytest.mark.slow),
         pytest.param(layers.MaxPooling2D(7), marks=pytest.mark.slow),
     ],
     ids=["mean", "mean_map", "maximum", "average_pool", "max_pool"],

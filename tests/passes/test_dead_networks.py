@@ -61,6 +61,7 @@ def weight_count(content):
     return sum(graph.constant_values(layer.weights).size for layer in matrices.weighted_ops(graph))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", slow_but(cards.names(), QUICK))
 def test_a_network_with_silenced_filters_answers_as_before(name):
     floats, spec = network(name)

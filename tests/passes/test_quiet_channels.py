@@ -75,6 +75,7 @@ def test_the_bias_that_int8_would_round_away_is_kept():
     assert decibels(quiet_channels.apply(quantized_graph, images())) > 30
 
 
+@pytest.mark.slow
 def test_the_others_regain_their_codes_if_all_share_one_scale():
     quantized_graph = quiet(1e-5)
     assert decibels(quantized_graph, "per-tensor") < 15

@@ -18,7 +18,7 @@ LIBRARIES = ("tf_keras", "keras")
 SIZE = 64
 
 
-@pytest.fixture(scope="module", params=LIBRARIES)
+@pytest.fixture(scope="module", params=slow_but(LIBRARIES, "tf_keras"))
 def library(request):
     return importlib.import_module(request.param)
 

@@ -275,9 +275,7 @@ def of_several(library):
     return library.Model([photo, gray, facts, first], [classes, pixels])
 
 
-@pytest.mark.parametrize(
-    "suffix", slow_but(["keras2.h5", "keras3.keras", "saved"], "keras2.h5", "keras3.keras")
-)
+@pytest.mark.parametrize("suffix", slow_but(["keras2.h5", "keras3.keras", "saved"], "keras3.keras"))
 def test_several_inputs_and_outputs(suffix, tmp_path):
     library = keras if suffix.startswith("keras3") else tf_keras
     library.utils.set_random_seed(0)
@@ -313,7 +311,7 @@ def test_several_inputs_and_outputs(suffix, tmp_path):
         assert activations == {"classes": "softmax", "a_map": "sigmoid"}
 
 
-@pytest.mark.parametrize("shape", [(12,), (6, 4), (8, 8, 3)])
+@pytest.mark.parametrize("shape", slow_but([(12,), (6, 4), (8, 8, 3)], (12,), (8, 8, 3)))
 def test_a_file_shows_whether_its_model_takes_images(shape, tmp_path):
     for version, library in LIBRARIES.items():
         layers = library.layers
@@ -600,7 +598,7 @@ def custom(request, tmp_path_factory):
     return library, path, module
 
 
-@pytest.mark.parametrize("suffix", ["h5", "keras"])
+@pytest.mark.parametrize("suffix", slow_but(["h5", "keras"], "keras"))
 def test_layers_of_the_users_own(custom, suffix, tmp_path):
     library, file, module = custom
     layers = library.layers

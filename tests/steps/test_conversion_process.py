@@ -121,6 +121,7 @@ def run(file):
     return np.concatenate(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format_", slow_but(["tflite", "onnx"], "tflite"))
 def test_float_files_answer_as_the_keras_model_at_an_odd_size(odd, format_):
     files, finished, _ = odd

@@ -22,7 +22,7 @@ from mobiledeploy.core.errors import InputError, MissingError, UsageError
 from mobiledeploy.core.types import Model
 from mobiledeploy.steps import diagnose as verb
 from mobiledeploy.steps import quantization_plot
-from tests.handmade import BLOCKS, made, network
+from tests.handmade import BLOCKS, made, network, plain_files
 from tests.passes.conftest import images
 
 layers = tf_keras.layers
@@ -111,7 +111,8 @@ def test_an_answer_of_several_dimensions_is_told(tmp_path):
     whole = network()
     boxes = tf_keras.Model(whole.input, whole.get_layer(f"pw{BLOCKS - 1}").output)
     model = Model("tf_keras", boxes)
-    folder = made(tmp_path / "small", model, images(), images(8, seed=1), output="model")
+    folder = tmp_path / "small"
+    plain_files(folder, model, images(), images(8, seed=1), output="model")
     for path in (folder / "float32.tflite", folder / "int8_ptq.tflite"):
         artifact = artifacts.load(path)
         ends = artifacts.signature(artifact)

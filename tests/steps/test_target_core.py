@@ -58,6 +58,7 @@ def kinds(path: Path) -> list[str]:
     return [graph.kind(op) for op in graph.ops]
 
 
+@pytest.mark.slow
 def test_the_form_of_fewest_instructions_is_written(emulator, model, here, monkeypatch) -> None:
     chosen = exported(model, "chosen", core=CORE)
     path = chosen.path("int8_ptq")

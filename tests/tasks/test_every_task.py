@@ -15,9 +15,16 @@ from mobiledeploy.core.plugins import TASKS
 from mobiledeploy.core.ports import ClassCorpus
 from mobiledeploy.core.types import Annotation, AnnotationField, Gate, ModelOutput, Prediction
 from tests.tasks.conftest import EXAMPLES, Example
+from tests.variants import slow_but
 
 NAMED = pytest.mark.parametrize("name", TASKS.names())
 EVERY = pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.id)
+OFTEN = pytest.mark.parametrize(
+    "example",
+    slow_but(EXAMPLES, *(example for example in EXAMPLES if not example.ends[0].anchors)),
+    ids=lambda example: example.id,
+)
+"""As `EVERY`, for tests that draw many answers: boxes of anchors are slow to decode."""
 BRIEFLY = settings(max_examples=15, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 SAMPLES = 12
@@ -165,7 +172,7 @@ def test_random_answers_have_worse_figures(example):
         assert value < best[metric.name] if metric.higher_is_better else value > best[metric.name]
 
 
-@EVERY
+@OFTEN
 @BRIEFLY
 @given(seed=SEEDS)
 def test_scores_lie_between_zero_and_one(example, seed):
@@ -194,7 +201,7 @@ def test_without_samples_there_are_no_figures(name):
     assert task.scores([], []).shape == (0,)
 
 
-@EVERY
+@OFTEN
 @BRIEFLY
 @given(seed=SEEDS)
 def test_the_order_of_the_samples_does_not_matter(example, seed):
@@ -207,7 +214,7 @@ def test_the_order_of_the_samples_does_not_matter(example, seed):
     )
 
 
-@EVERY
+@OFTEN
 @BRIEFLY
 @given(seed=SEEDS)
 def test_the_corpus_of_each_sample_once_is_the_first_figure(example, seed):
@@ -219,7 +226,7 @@ def test_the_corpus_of_each_sample_once_is_the_first_figure(example, seed):
     )
 
 
-@EVERY
+@OFTEN
 @BRIEFLY
 @given(seed=SEEDS, counts=st.lists(st.integers(0, 4), min_size=SAMPLES, max_size=SAMPLES))
 def test_the_corpus_of_counts_is_the_figure_of_repeated_samples(example, seed, counts):
@@ -258,7 +265,7 @@ def test_answers_of_few_bits_are_judged_alike_in_any_order(example):
     assert value == pytest.approx(figures[task.METRICS[0].name], abs=1e-9)
 
 
-@EVERY
+@OFTEN
 @BRIEFLY
 @given(seed=SEEDS)
 def test_a_metric_over_samples_is_the_mean_of_its_classes(example, seed):

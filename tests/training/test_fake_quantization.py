@@ -15,6 +15,7 @@ from mobiledeploy.graphs.graph import Graph
 from mobiledeploy.training.fake_quantization import FakeQuantization, on_grid
 from tests.conftest import press
 from tests.passes.conftest import NETWORKS, floats, images, quantized_graph
+from tests.variants import slow_but
 
 INT8 = RECIPES.load("int8_ptq").RECIPE
 
@@ -23,7 +24,7 @@ def fake_quantization(content, large):
     return FakeQuantization(Graph(content)).logits(tf.constant(large), {}).numpy()
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", slow_but(NETWORKS, "relu6", "various"))
 def test_floats_are_computed_as_by_the_interpreter(network):
     expected = execution.logits(floats(network), images())
     np.testing.assert_allclose(

@@ -146,6 +146,7 @@ def test_it_learns_and_leaves_one_checkpoint_and_the_best_weights(tmp_path: Path
     assert len(kept(todo, history)) == len(small(alpha=0.5, resolution=SIZE, classes=2).weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "ema"),
     [("paper", True), pytest.param("finetune", False, marks=pytest.mark.slow)],

@@ -29,6 +29,7 @@ def diverges(made):
     )
 
 
+@pytest.mark.slow
 def test_answers_come_nearer_to_those_of_the_floats(monkeypatch):
     """On weights of 4 bits, which leave much to be learnt."""
     monkeypatch.setattr(qat, "STEPS", 48)

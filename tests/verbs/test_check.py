@@ -49,6 +49,7 @@ def demo(tmp_path_factory):
             recipe=("float32", "int8_ptq"),
             format="tflite",
             out=folder / "build",
+            timed=False,
         )
         made = Path(result.folder)
         drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
@@ -570,6 +571,7 @@ def test_nan_outputs_are_refused(place):
         check([path], baseline=folder / "often.json", data=str(folder / "often.npz"))
 
 
+@pytest.mark.slow
 def test_a_check_imports_no_tensorflow(place):
     folder, path = place
     code = (

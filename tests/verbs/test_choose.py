@@ -87,6 +87,7 @@ def own(answer: ChoiceResult) -> ChoiceGroup:
     return group
 
 
+@pytest.mark.slow
 def test_the_true_best_of_a_stored_grid_is_in_the_answer_within_two_seconds(here) -> None:
     random = np.random.default_rng(0)
     assert len(CELLS) >= 60

@@ -115,8 +115,15 @@ def noise(content: bytes, layer: str) -> bytes:
     return content.replace(kernel, noisy.tobytes())
 
 
-@pytest.mark.parametrize("activations", [False, True])
-@pytest.mark.parametrize("reference", ["int8_ptq", "float32"])
+@pytest.mark.parametrize(
+    ("reference", "activations"),
+    [
+        pytest.param("int8_ptq", False, marks=pytest.mark.slow),
+        ("int8_ptq", True),
+        ("float32", False),
+        ("float32", True),
+    ],
+)
 def test_so_they_are_in_tflite(small: Path, reference: str, activations: bool) -> None:
     paths = small / f"{reference}.tflite", small / "planted.tflite"
     first, second, *others = diff(*paths, activations=activations).layers

@@ -453,7 +453,7 @@ def test_the_command_line(here: Path) -> None:
     assert "nothing.jsonl cannot be read" in cli("regress", "nothing.jsonl", code=7)
 
 
-@pytest.mark.parametrize(("ns", "code"), [(1000, 0), (3000, 1)])
+@pytest.mark.parametrize(("ns", "code"), [pytest.param(1000, 0, marks=pytest.mark.slow), (3000, 1)])
 @pytest.mark.parametrize(
     "piped",
     slow_but(["| true", "--json | head -c 1", "2>&1 | true", ">&-"], ">&-"),

@@ -15,6 +15,7 @@ from mobiledeploy.graphs import execution, float16
 from mobiledeploy.writers import onnx as converter
 from tests.lite import Lite, answers
 from tests.passes.conftest import NETWORKS, floats, images
+from tests.variants import slow_but
 from tests.writers.test_onnx import (
     CASES,
     NHWC,
@@ -63,7 +64,7 @@ def test_an_operator_with_halves_answers_as_in_tflite(name):
     assert_near(builder.file(build(builder)), *values)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", slow_but(NETWORKS, "relu6", "various"))
 def test_a_network_computes_its_products_in_half_and_answers_as_in_float(name):
     content = floats(name)
     data = half_file(content)
