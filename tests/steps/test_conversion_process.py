@@ -397,7 +397,9 @@ def test_values_that_leave_the_range_of_half_are_not_computed_in_it(factor, larg
 
 @pytest.mark.slow
 def test_the_same_request_gives_the_same_bytes(cold, converted, tmp_path):
-    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
+    arguments = {"alpha": 0.25, "variant": "shallow"}
+    spec = request(tmp_path).source.spec
+    spec = dataclasses.replace(spec, arguments=arguments, resolution=(64, 64))
     again = request(
         tmp_path,
         source=Source(spec),
