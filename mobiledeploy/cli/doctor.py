@@ -146,7 +146,7 @@ def _show_contact(record: Path | None, reporter: _frame.Terminal, json: bool) ->
     else:
         _frame.show(contact)
         click.echo()
-        if any(step.name == "phone" and step.state == "ok" for step in contact.steps):
+        if any(step.name == "system" and step.state != "skipped" for step in contact.steps):
             click.echo(
                 f"{path} holds this, the phone's facts, and no serial number; read it, and send"
             )

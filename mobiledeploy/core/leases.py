@@ -51,5 +51,9 @@ def _lock(handle: int, path: Path, exclusive: bool, reporter: Reporter) -> None:
         locks.lock(handle, exclusive=exclusive, wait=False)
     except BlockingIOError:
         what = "works on" if exclusive else "is timing on"
-        reporter.say(f"waiting: another mobiledeploy {what} {path.stem}")
+        waiting = f"waiting: another mobiledeploy {what} {path.stem}"
+        reporter.say(waiting)
+        # It may take long: a log names it from time to time.
+        reporter.progress(waiting, 0, 1)
         locks.lock(handle, exclusive=exclusive)
+        reporter.progress(waiting, 1, 1)

@@ -143,7 +143,9 @@ def adb() -> str:
     if setting:
         program = shutil.which(setting)
         if program is None:
-            raise MissingError(f"{setting} is not an executable adb", "give another --adb FILE")
+            raise MissingError(
+                f"{setting} is not an executable adb", "name another in --adb or MOBILEDEPLOY_ADB"
+            )
         return program
     for home in ("ANDROID_HOME", "ANDROID_SDK_ROOT"):
         tools = Path(os.environ.get(home) or "/nonexistent") / "platform-tools" / "adb"
@@ -151,7 +153,9 @@ def adb() -> str:
             return str(tools)
     program = shutil.which("adb")
     if program is None:
-        raise MissingError("adb is not installed", "apt install adb, or give --adb FILE")
+        raise MissingError(
+            "adb is not installed", "apt install adb, or name it in MOBILEDEPLOY_ADB"
+        )
     return program
 
 

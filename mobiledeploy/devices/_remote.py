@@ -140,7 +140,9 @@ class RemoteSession(ABC):
             return remote
         self._make_room(path)
         seconds = 2 * ANSWER_SECONDS + path.stat().st_size / _SLOWEST_BYTES_PER_SECOND
+        self._reporter.progress(f"copying {path.name}", 0, 1)
         self._send(path, remote, digest, seconds)
+        self._reporter.progress(f"copying {path.name}", 1, 1)
         if program or os.access(path, os.X_OK):
             output = self._shell(f"chmod 755 {shlex.quote(remote)} && echo done")
             if output.out.split()[-1:] != ["done"]:

@@ -262,7 +262,7 @@ def _choose(serial_: str) -> str:
 
 
 def _phone_list(phones: Sequence[_android.ListedPhone]) -> str:
-    each = [f"{phone.serial} ({phone.model or phone.state})" for phone in phones]
+    each = [f"{phone.serial} ({_model(phone) or phone.state})" for phone in phones]
     return f"there are {', '.join(each)}" if each else _CONNECT
 
 

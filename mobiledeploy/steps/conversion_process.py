@@ -206,6 +206,8 @@ def calibration_samples(
     distinct: dict[bytes, list[NDArray[np.float32]]] = {}
     readable = 0
     for index in range(len(samples)):
+        if index % 50 == 0:
+            reporter.progress("reading calibration images", index, len(samples))
         try:
             tensors = preprocessing.sample_inputs(samples, index, signature.inputs)
         except BrokenImage as error:
@@ -214,6 +216,7 @@ def calibration_samples(
         readable += 1
         digest = hashlib.sha256(b"".join(tensor.tobytes() for tensor in tensors)).digest()
         distinct.setdefault(digest, tensors)
+    reporter.progress("reading calibration images", len(samples), len(samples))
     rows = list(distinct.values())
     _warn_alike(rows, readable, signature, reporter)
     if len(rows) < ENOUGH_CALIBRATION_IMAGES:
@@ -265,6 +268,7 @@ def training_images(
             continue
         images[readable] = preprocessing.prepare(pixels, spec.preprocessing, spec.resolution)
         readable += 1
+    reporter.progress("reading training images", len(indices), len(indices))
     if not readable:
         raise InputError(f"{data.source} has no readable image to train on")
     if readable < ENOUGH_TRAINING_IMAGES:
@@ -395,6 +399,7 @@ def _open(request: ConversionRequest, speak: Speaker) -> tuple[OpenedFloats, byt
     speak.progress("opening the model", 0, 1)
     model = source_of(request.source).open(request.source)
     speak.progress("opening the model", 1, 1)
+    speak.progress("writing the float model", 0, 1)
     output, floats, whole = _floats(request, model)
     output_names = (EMBEDDING,) if output == "pooled" else tuple(model.output_names)
     signature = _signature(model, floats, output_names, request.source.spec)
@@ -407,6 +412,7 @@ def _open(request: ConversionRequest, speak: Speaker) -> tuple[OpenedFloats, byt
     golden = _golden(request, spec, signature)
     ending = _decoded(floats, signature) if output == "detections" else floats
     reference = _reference(request, golden, model, whole, ending)
+    speak.progress("writing the float model", 1, 1)
     samples = _samples(request, spec, signature, speak)
     better = model.likelier_range(spec.preprocessing, samples) if len(samples) else None
     # All files are made from `floats`; the weights of a large network need not be in memory twice.

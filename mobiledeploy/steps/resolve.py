@@ -14,7 +14,7 @@ from mobiledeploy.core import device_cards, recording
 from mobiledeploy.core.device_cards import DeviceCard
 from mobiledeploy.core.errors import DeviceError, InputError, MissingError, UsageError
 from mobiledeploy.core.plugins import DEVICES, RUNNERS
-from mobiledeploy.core.types import DeviceInfo
+from mobiledeploy.core.types import DeviceInfo, NamedWarning
 
 Via = Literal["auto", "adb", "emulator"]
 
@@ -200,6 +200,20 @@ def stand_in(device: str, via: Via = "auto") -> DeviceCard | None:
     return card
 
 
+def unready_phones() -> list[NamedWarning]:
+    """A warning for each connected phone that is not ready: it may be one that a card stands for.
+
+    Such a phone does not tell its model.
+    """
+    warnings = []
+    for one in _connected():
+        if one.fix:
+            state, _, advice = one.fix.partition(": ")
+            message = f"{one.name} is connected, tells no model, and is not timed: it is {state}"
+            warnings.append(NamedWarning("phone-not-ready", message, advice))
+    return warnings
+
+
 def card_of(place: ResolvedDevice) -> DeviceCard | None:
     """The card of a machine that is there: it names the machine, or a connected phone's model."""
     models = {one.name: _model(one) for one in _connected()} if place.plugin == "adb" else {}
@@ -263,4 +277,4 @@ def _words(name: str) -> list[str]:
 
 
 def _list(phones: Sequence[DeviceInfo]) -> str:
-    return ", ".join(f"{one.name} ({_model(one)})" for one in phones)
+    return ", ".join(f"{one.name} ({one.fix or _model(one)})" for one in phones)

@@ -165,6 +165,8 @@ def _stand_in_figures(
         core, count_line = None, f"not counted: no core is a {delegate}"
     about = f"{card.title}, {card.soc}" if card.soc else card.title
     reporter.say(f"estimated, not measured: {about}, from the card {card.name}; {count_line}")
+    for warning in resolve.unready_phones():
+        reporter.warn(warning)
     # Counts are kept in the store, and make the estimates narrower.
     not_counted = Failures()
     counts = (

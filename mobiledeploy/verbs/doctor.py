@@ -46,7 +46,7 @@ State = Literal["ok", "missing", "unfit", "unavailable"]
 
 # Programs of the system: how devices find them, their purpose, and how to install them.
 TOOLS: dict[str, tuple[Callable[[], str | Path], str, str]] = {
-    "adb": (native.adb, "phones", "apt install adb, or bench --adb FILE"),
+    "adb": (native.adb, "phones", "apt install adb, or name it in MOBILEDEPLOY_ADB"),
     "ssh": (native.ssh, "boards", "apt install openssh-client"),
     "qemu-aarch64": (native.qemu, "emulator", native.FIX),
 }

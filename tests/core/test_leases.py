@@ -52,7 +52,9 @@ def test_a_lease_of_another_process_is_waited_for(heard) -> None:
         with leases.hold("host", exclusive=True, reporter=heard):
             assert time.monotonic() - start > 0.3
     assert other.returncode == -signal.SIGKILL
-    assert heard.said == ["waiting: another mobiledeploy works on host"]
+    waiting = "waiting: another mobiledeploy works on host"
+    assert heard.said == [waiting]
+    assert heard.steps == [(waiting, 0, 1), (waiting, 1, 1)]
 
 
 def test_machines_are_leased_apart(heard) -> None:

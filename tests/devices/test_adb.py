@@ -334,6 +334,8 @@ def test_a_phone_whose_banner_lacks_its_model_is_asked(new_phone, monkeypatch) -
     (info,) = device.available()
     assert info.about == "Pixel 3, through adb"
     assert resolve.resolve("pixel-3").name == f"adb:{phone.serial}"
+    with pytest.raises(DeviceError, match=rf"there are {phone.serial} \(Pixel 3\)"):
+        device.open("adb:elsewhere", exclusive=True, reporter=SILENT).__enter__()
     monkeypatch.setattr(device, "_MODEL_SECONDS", 0.5)
     phone.plant("hang", "getprop ro.product.model")
     (info,) = device.available()
@@ -346,6 +348,13 @@ def test_a_phone_that_is_not_ready_has_a_fix(new_phone) -> None:
         session(phone).__enter__()
     (device_info,) = device.available()
     assert device_info.fix.startswith("unauthorized: unlock it")
+    # Such a phone does not tell its model: it may be the one that is meant.
+    with pytest.raises(DeviceError, match=r"connected: adb:\S+ \(unauthorized: unlock it"):
+        resolve.resolve("galaxy-s9")
+    (warning,) = resolve.unready_phones()
+    assert warning.message == (
+        f"adb:{phone.serial} is connected, tells no model, and is not timed: it is unauthorized"
+    )
 
 
 def test_a_phone_that_is_offline(phone) -> None:

@@ -129,6 +129,12 @@ def test_without_a_phone_there_is_nothing_to_send(here, monkeypatch) -> None:
     assert "issue" not in done.stdout
 
 
+def test_a_phone_that_lets_nobody_in_leaves_nothing_to_send(new_phone, here) -> None:
+    new_phone(state="unauthorized", unauthorized="")
+    done = CliRunner().invoke(command, ["--phone"])
+    assert "No phone was reached: first-contact.json holds these steps only." in done.stdout
+
+
 def test_an_adb_without_a_server_is_told(here, heard, monkeypatch) -> None:
     program = here / "adb"
     program.write_text(

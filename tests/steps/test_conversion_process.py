@@ -143,6 +143,12 @@ def test_asked_ends_are_kept(odd):
 def test_progress_is_told_and_nothing_warned_of(odd):
     _, finished, listener = odd
     assert ("converting", 3, 3) in listener.steps
+    # Each ends: a log of it would otherwise name a step that is long over.
+    last = {what: (done, total) for what, done, total in listener.steps}
+    assert {"opening the model", "writing the float model", "reading calibration images"} < set(
+        last
+    )
+    assert all(done == total for done, total in last.values())
     assert listener.warnings == listener.said == []
     assert finished.calibration_images == 200
 

@@ -246,7 +246,7 @@ def test_an_absent_program_names_what_brings_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     parts = {part.name: part for part in doctor.doctor().parts}
-    fix = "apt install adb, or bench --adb FILE"
+    fix = "apt install adb, or name it in MOBILEDEPLOY_ADB"
     assert parts["adb"] == doctor.InstalledPart("adb", "phones", None, "missing", fix)
     assert parts["qemu-aarch64"].fix == "mobiledeploy doctor --emulator"
     assert parts["ssh"].fix == "apt install openssh-client"
