@@ -22,6 +22,9 @@ echo =free; df -k /data/local/tmp 2>/dev/null
 echo =end
 """
 
+# The part of it that tells the model: other systems with an adbd may ignore a property's name.
+MODEL = "echo =getprop; getprop"
+
 _PROPERTIES = {
     "model": ("ro.product.model",),
     "manufacturer": ("ro.product.manufacturer",),

@@ -228,13 +228,13 @@ def _model(phone: _android.ListedPhone) -> str:
         return phone.model
     try:
         output = _run(
-            (*_command(phone.serial), "shell", "getprop ro.product.model"),
+            (*_command(phone.serial), "shell", _android.MODEL),
             f"phone {phone.serial}",
             _MODEL_SECONDS,
         )
     except DeviceError:
         return ""
-    return "" if output.status else " ".join(output.out.split())
+    return _android.facts(output.out).get("model", "")
 
 
 def _choose(serial_: str) -> str:

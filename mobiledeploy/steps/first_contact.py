@@ -365,6 +365,8 @@ def _heat(facts: Mapping[str, str]) -> tuple[str, str]:
 
 def _battery(facts: Mapping[str, str]) -> tuple[str, str]:
     percent, celsius = facts.get("battery_percent", ""), facts.get("battery_c", "")
+    if not percent and not celsius:
+        return "no battery is told", "look at it yourself: keep it above half, and cool"
     about = f"{percent or '?'} %, {celsius or '?'} °C, charger {facts.get('charger', 'unknown')}"
     if percent.isdecimal() and int(percent) < LOW_BATTERY_PERCENT:
         return about, "charge it: many phones slow down when the battery is low"

@@ -337,7 +337,7 @@ def test_a_phone_whose_banner_lacks_its_model_is_asked(new_phone, monkeypatch) -
     with pytest.raises(DeviceError, match=rf"there are {phone.serial} \(Pixel 3\)"):
         device.open("adb:elsewhere", exclusive=True, reporter=SILENT).__enter__()
     monkeypatch.setattr(device, "_MODEL_SECONDS", 0.5)
-    phone.plant("hang", "getprop ro.product.model")
+    phone.plant("hang", "=getprop; getprop")
     (info,) = device.available()
     assert info.about == "a phone, through adb"
 

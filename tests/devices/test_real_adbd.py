@@ -47,6 +47,8 @@ def shell(serial: str, command: str) -> str:
 def test_a_session(arm_phone, tmp_path) -> None:
     file = tmp_path / "$(id);' x.bin"
     file.write_bytes(bytes(range(256)) * 4000)
+    # The banner of Debian's adbd does not tell it.
+    assert [one.about for one in device.available()] == ["ARM phone, through adb"]
     with device.open("adb", exclusive=True, reporter=SILENT) as session:
         facts = session.facts()
         assert (facts["model"], facts["machine"]) == ("ARM phone", "aarch64")
