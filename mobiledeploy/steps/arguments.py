@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict, TypeVar
 
-from mobiledeploy.core import artifacts, inputs, samples
+from mobiledeploy.core import artifacts, cards, inputs, samples
 from mobiledeploy.core.display import Record
 from mobiledeploy.core.errors import InputError, UsageError
 from mobiledeploy.core.types import ChannelOrder, Preprocessing, Resize
@@ -53,6 +53,18 @@ class ImageOptions(TypedDict):
     resize: Resize | None
     crop: float | None
     labels: Labels | None
+
+
+def need_model_file(file: object, options: Mapping[str, object]) -> None:
+    """UsageError for a card's name in place of a file, and for options of a card beside a file.
+
+    `options` are such options by name; None means that one is absent.
+    """
+    if str(file) in cards.names() and not Path(str(file)).exists():
+        raise UsageError(f"{file} is an architecture, not a model file", f"--arch {file}")
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name} does not go with a model file", "leave it out")
 
 
 def path(value: AnyPath | None) -> Path | None:

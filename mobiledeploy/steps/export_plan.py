@@ -54,7 +54,7 @@ from mobiledeploy.steps import (
     model_files,
     task_choice,
 )
-from mobiledeploy.steps.arguments import Overrides
+from mobiledeploy.steps.arguments import Overrides, need_model_file
 
 # The resolution at which generated images are drawn to check that they exist.
 ANY_RESOLUTION = (224, 224)
@@ -483,14 +483,8 @@ def _from_run(path: Path, config: ExportConfig) -> PlannedSource:
 def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     path = config.model
     assert path is not None
-    for name, value in (
-        ("--arch", config.arch),
-        ("--alpha", config.alpha),
-        ("--groups", config.groups),
-        ("--weights", config.weights),
-    ):
-        if value is not None:
-            raise UsageError(f"{name} does not go with a model file", "leave it out")
+    options = {"--arch": config.arch, "--alpha": config.alpha, "--groups": config.groups}
+    need_model_file(path, {**options, "--weights": config.weights})
     if runs.is_run(path):
         return _from_run(path, config)
     if config.res is not None and not 1 <= config.res <= LARGEST_RESOLUTION:

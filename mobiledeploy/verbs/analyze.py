@@ -284,9 +284,7 @@ def analyze(
         (model,) = trace_verb.trace([Source(spec)], reporter)
         return _analysis(model, f"{card.title}, {card.paper}")
     options = {"--arch": arch, "--alpha": alpha, "--groups": groups, "--classes": classes}
-    for name, value in options.items():
-        if value is not None:
-            raise UsageError(f"{name} does not go with a model file", "leave it out")
+    arguments.need_model_file(file, options)
     with as_file(file) as path:
         assert path is not None
         analysis = _of_file(path, res, unsafe, reporter)

@@ -154,6 +154,11 @@ def test_what_does_not_go_together_is_a_usage_error(order, message, model_files)
         verb.analyze(order.pop("file", None), **order)
 
 
+def test_the_name_of_an_architecture_is_no_model_file():
+    with pytest.raises(UsageError, match="an architecture, .* --arch mobilenet_v2"):
+        verb.analyze("mobilenet_v2", alpha=0.5)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
