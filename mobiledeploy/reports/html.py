@@ -8,6 +8,7 @@ files. Every text goes through `_one_line` and is escaped.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,12 +65,19 @@ def _environment() -> jinja2.Environment:
     environment.globals["script"] = _script
     environment.globals["style"] = _style
     environment.globals["drawn"] = _drawn
+    environment.filters["breakable"] = _breakable
     return environment
 
 
 def _one_line(value: Any) -> Any:
     """Text on one line, without control characters: names are the user's."""
     return units.one_line(value) if isinstance(value, str) and not _is_markup(value) else value
+
+
+def _breakable(name: str) -> Markup:
+    """A name that a narrow column breaks between its words, as `breakable` of page.js does."""
+    text = units.one_line(name)
+    return Markup("<wbr>").join(re.split(r"(?<=[_/])(?=\w)|(?<=\.)(?=[A-Za-z])", text))
 
 
 def _is_markup(value: str) -> bool:

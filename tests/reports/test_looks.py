@@ -137,6 +137,39 @@ return Math.max(...[...document.querySelectorAll('td.n, #rows td:not([class])')]
 """
 
 
+# Parts of a name that begin in the middle of a line and end in another one.
+BROKEN = """
+return [...document.querySelectorAll('td.name')].flatMap((cell) => {
+  const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
+  while (walk.nextNode()) {
+    const text = document.createRange();
+    text.selectNodeContents(walk.currentNode);
+    const word = walk.currentNode.data;
+    const lines = new Set([...text.getClientRects()].map((one) => one.top)).size;
+    if (!/[\\s<(]/.test(word) && lines > 1) broken.push(word);
+  }
+  return broken;
+})
+"""
+
+
+# Where the widest cell of a verdict ends.
+RIGHT = """
+return Math.max(0, ...[...document.querySelectorAll('#verdicts td')].map(
+  (cell) => cell.getBoundingClientRect().right))
+"""
+
+
+def test_names_break_between_their_words(browser, site) -> None:
+    emulate(browser, width=360)
+    for path in site:
+        browser.get(path.as_uri())
+        ready(browser)
+        assert browser.execute_script(BROKEN) == []
+        # What a gate says is read without scrolling.
+        assert browser.execute_script(RIGHT) <= 360
+
+
 def test_on_paper_nothing_is_cut_off(browser, site) -> None:
     # A4 with the margins of a printer.
     emulate(browser, width=720, media="print", scheme="dark")

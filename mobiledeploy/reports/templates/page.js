@@ -429,7 +429,16 @@ const COLUMNS = [
 
 // A long name may go on in the next line after these signs.
 function breakable(value) {
-  return String(value).split(/(?<=[_/.])(?=[a-z])/i).flatMap((part, k) => (k ? [document.createElement("wbr"), part] : [part]));
+  return String(value).split(/(?<=[_/])(?=\w)|(?<=\.)(?=[a-z])/i).flatMap((part, k) => (k ? [document.createElement("wbr"), part] : [part]));
+}
+
+// A narrow head breaks between its words, and not within "Top-1".
+function wholeWords(text) {
+  return text.split(" ").flatMap((part, k) => {
+    const whole = document.createElement("span");
+    whole.textContent = part;
+    return k ? [" ", whole] : [whole];
+  });
 }
 
 function cell(column, i) {
@@ -460,7 +469,7 @@ function table() {
   document.querySelector("#rows thead tr").replaceChildren(...used.map(({ head, name }) => {
     const heading = document.createElement("th");
     heading.scope = "col";
-    heading.textContent = typeof head === "string" ? head : head();
+    heading.append(...wholeWords(typeof head === "string" ? head : head()));
     if (name === "n") heading.className = name;
     return heading;
   }));
