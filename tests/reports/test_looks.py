@@ -137,17 +137,17 @@ return Math.max(...[...document.querySelectorAll('td.n, #rows td:not([class])')]
 """
 
 
-# Parts of a name that begin in the middle of a line and end in another one.
+# Words of names that begin in one line and end in another.
 BROKEN = """
 return [...document.querySelectorAll('td.name')].flatMap((cell) => {
   const walk = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT), broken = [];
-  while (walk.nextNode()) {
-    const text = document.createRange();
-    text.selectNodeContents(walk.currentNode);
-    const word = walk.currentNode.data;
-    const lines = new Set([...text.getClientRects()].map((one) => one.top)).size;
-    if (!/[\\s<(]/.test(word) && lines > 1) broken.push(word);
-  }
+  while (!cell.textContent.includes('<') && walk.nextNode())
+    for (const word of walk.currentNode.data.matchAll(/[a-z]+/gi)) {
+      const text = document.createRange();
+      text.setStart(walk.currentNode, word.index);
+      text.setEnd(walk.currentNode, word.index + word[0].length);
+      if (new Set([...text.getClientRects()].map((one) => one.top)).size > 1) broken.push(word[0]);
+    }
   return broken;
 })
 """
