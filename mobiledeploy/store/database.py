@@ -1135,9 +1135,10 @@ def _refusals(file: Path) -> Iterator[None]:
             raise InputError(f"{file} cannot store this record: {error}") from error
         if code in _DAMAGE_CODES:
             raise InputError(f"{file} is damaged or not a store: {error}", _rescue(file)) from error
+        remedy = "free some space" if code == sqlite3.SQLITE_FULL else "work in a folder of yours"
         raise UsageError(
             f"cannot write in {file}: {error}",
-            "work in a folder of yours, or MOBILEDEPLOY_STORE for another file",
+            f"{remedy}, or MOBILEDEPLOY_STORE for another file",
         ) from error
 
 
