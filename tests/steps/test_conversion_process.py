@@ -62,7 +62,7 @@ def request(folder, **changes):
         "v1",
         "mobilenet_v1",
         "mobilenet_v1",
-        {"alpha": 0.25},
+        {"alpha": 0.25, "variant": "shallow"},
         SIZE,
         12,
         Preprocessing((-1.0, 1.0)),
@@ -166,7 +166,7 @@ def image_files(folder, count):
 
 def best(tmp_path, count):
     listener = Listener()
-    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     data = str(image_files(tmp_path / "images", count))
     options = request(
         tmp_path,
@@ -564,7 +564,7 @@ def test_training_images_are_read_once_and_few_are_said(tmp_path):
 
 
 def test_layers_that_are_kept_float_are_so_in_both_formats(tmp_path):
-    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64), classes=2)
+    spec = dataclasses.replace(request(tmp_path).source.spec, resolution=(64, 64))
     data = DataRef(str(image_files(tmp_path / "images", 20)), "validation", (64, 64))
     options = request(
         tmp_path,
