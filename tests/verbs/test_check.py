@@ -41,30 +41,30 @@ def demo(tmp_path_factory):
     `often.npz` holds 40 images of each class, `rarely.npz` 12 of the two classes in RARE.
     """
     folder = tmp_path_factory.mktemp("demo")
+    drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
+    labels = np.array([drawn.label(i) for i in range(len(drawn))])
+    often = np.sort(np.concatenate([np.flatnonzero(labels == c)[:40] for c in range(CLASSES)]))
+    shown, labels = np.stack([drawn.image(i) for i in often]), labels[often]
+    few = np.concatenate([np.flatnonzero(labels == c)[12:] for c in RARE])
+    for name, left_out in (("often", []), ("rarely", few)):
+        images, classes = (np.delete(array, left_out, axis=0) for array in (shown, labels))
+        np.savez(folder / f"{name}.npz", images=images, labels=classes)
+    np.savez(folder / "seen.npz", images=shown[::2], labels=labels[::2])
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         result = export(
             alpha=0.25,
             res=96,
+            weights="demo",
+            # Fewer than are drawn otherwise; each is judged by both files, and compared.
+            data=folder / "seen.npz",
             recipe=("float32", "int8_ptq"),
             format="tflite",
             out=folder / "build",
             timed=False,
         )
         made = Path(result.folder)
-        drawn = dataset("demo").open("demo", "test", resolution=(96, 96), labels=())
-        labels = np.array([drawn.label(i) for i in range(len(drawn))])
-        for name, rare in (("often", 40), ("rarely", 12)):
-            kept = np.sort(
-                np.concatenate(
-                    [
-                        np.flatnonzero(labels == c)[: rare if c in RARE else 40]
-                        for c in range(CLASSES)
-                    ]
-                )
-            )
-            images = np.stack([drawn.image(i) for i in kept])
-            np.savez(folder / f"{name}.npz", images=images, labels=labels[kept])
+        for name in ("often", "rarely"):
             update_baseline(
                 [made / "int8_ptq.tflite"],
                 baseline=folder / f"{name}.json",
