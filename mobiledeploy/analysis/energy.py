@@ -45,7 +45,7 @@ LEAST_COUNTER_STEPS = 5
 _CHARGED_STATES = ("Charging", "Full", "Not charging")
 # android.os.BatteryManager has numbers for the same.
 _CHARGED_NUMBERS = ("2", "4", "5")
-_CHARGED = "its battery is being charged, so its current is not what the machine takes"
+CHARGED = "it is on a charger, so the current of its battery is not what the machine takes"
 _LONGEST_LINE = 300
 
 
@@ -111,7 +111,7 @@ def reason_without(one: PowerReading) -> str:
     if one.source is None:
         return "it tells neither the current nor the charge of a battery, and has no PMIC that does"
     if one.charging:
-        return _CHARGED
+        return CHARGED
     return ""
 
 
@@ -127,7 +127,7 @@ def powers(
     blocks = (*idle, *load)
     every = [one for block in blocks for one in block]
     if any(one.charging for one in every):
-        raise ValueError(_CHARGED)
+        raise ValueError(CHARGED)
     method, tells = _way(every)
     source = next(one.source for one in every if one.source is not None)
     usable = [[one for one in block if tells(one)] for block in blocks]

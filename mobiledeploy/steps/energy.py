@@ -51,7 +51,7 @@ android_power_config { battery_poll_ms: 250 collect_power_rails: true } } }' "$1
 _PROBE_SECONDS = 1.5
 _TRACE_GRACE_SECONDS = 10
 _UNPLUG = (
-    "unplug it, and measure over Wi-Fi: adb tcpip 5555, adb connect ADDRESS, --device "
+    "unplug it; a phone is then reached over Wi-Fi: adb tcpip 5555, adb connect ADDRESS, --device "
     "adb:ADDRESS:5555"
 )
 
@@ -137,10 +137,9 @@ def measure(session: Session, timing: timings.Timing, source: energy.Source) -> 
         blocks = energy.powers(idle, load, SETTLE_SECONDS[source])
         joules, low, high = energy.per_inference(blocks, run_ns)
     except ValueError as error:
-        raise VoidError(
-            f"void: energy of {path.name}: {error}",
-            "a longer inference, more --threads, or another machine may tell it",
-        ) from error
+        longer = "a longer inference, more --threads, or another machine may tell it"
+        remedy = _UNPLUG if str(error) == energy.CHARGED else longer
+        raise VoidError(f"void: energy of {path.name}: {error}", remedy) from error
     whole = [watts * ns / 1e9 for watts, ns in zip(blocks.load_w, run_ns, strict=True)]
     return EnergyFigure(
         source=blocks.source,

@@ -86,11 +86,11 @@ def test_android_tells_the_charge_where_files_are_closed() -> None:
     [
         ("=reading 1\n", "neither the current nor the charge of a battery"),
         ("=reading 1\nvoltage: 3900\n", "neither the current nor the charge"),
-        ("=reading 1\nCharge counter: 9000\nvoltage: 3900\nstatus: 2\n", "is being charged"),
-        (BATTERY.replace("Discharging", "Charging"), "is being charged"),
-        (BATTERY.replace("Discharging", "Full"), "is being charged"),
-        (f"{BATTERY}/sys/class/power_supply/usb/online:1\n", "is being charged"),
-        (f"{BATTERY}AC powered: true\n", "is being charged"),
+        ("=reading 1\nCharge counter: 9000\nvoltage: 3900\nstatus: 2\n", "is on a charger"),
+        (BATTERY.replace("Discharging", "Charging"), "is on a charger"),
+        (BATTERY.replace("Discharging", "Full"), "is on a charger"),
+        (f"{BATTERY}/sys/class/power_supply/usb/online:1\n", "is on a charger"),
+        (f"{BATTERY}AC powered: true\n", "is on a charger"),
         (BATTERY.replace("-512000", "garbage").replace(":2431000", ":"), "neither the current"),
     ],
 )
@@ -155,7 +155,7 @@ def test_the_counter_tells_the_unit_of_the_current() -> None:
 def test_a_charger_in_between_is_a_reason() -> None:
     block = gauge(1.0, 40)
     charged = [*block[:20], *(reading._replace(charging=True) for reading in block[20:])]
-    with pytest.raises(ValueError, match="is being charged"):
+    with pytest.raises(ValueError, match="is on a charger"):
         energy.powers([block], [charged], 10)
 
 

@@ -145,8 +145,8 @@ def test_the_command_line_shows_it(phone, scripted, path, here) -> None:
     ("battery", "reason", "advice"),
     [
         (None, "tells neither the current nor the charge", "measure another machine"),
-        ({"status": "Charging"}, "is being charged", "adb tcpip 5555"),
-        ({"charger": "USB"}, "is being charged", "adb tcpip 5555"),
+        ({"status": "Charging"}, "is on a charger", "adb tcpip 5555"),
+        ({"charger": "USB"}, "is on a charger", "adb tcpip 5555"),
     ],
 )
 def test_a_phone_that_cannot_tell_says_so_first(

@@ -241,7 +241,7 @@ def test_what_a_phone_tells_of_its_power(linux_phone, here, heard) -> None:
     assert "/sys/class/power_supply/battery/current_now:-210000" in contact_.answers["energy"]
     linux_phone.battery(210_000, status="Charging")
     step = steps(heard)["energy"]
-    assert "is being charged" in step.about
+    assert "is on a charger" in step.about
     assert "adb tcpip 5555" in step.advice
 
 

@@ -547,7 +547,9 @@ def test_a_full_disk_leaves_the_store_as_it_was(here: Path) -> None:
     result = in_a_namespace(script)
     code, _, listing = result.stdout.partition("\n")
     assert code == "2", result.stderr
-    assert "cannot write in disk/store.db: database or disk is full; free some space" in result.stderr
+    assert (
+        "cannot write in disk/store.db: database or disk is full; free some space" in result.stderr
+    )
     assert records.loads(results.ResultList, listing).results == ()
 
 
