@@ -182,11 +182,15 @@ def test_the_page_says_which_artifact_a_verdict_is_of():
     message = StoredVerdict("2026-01-02", "a" * 64, "check", "golden", "pass", "as it was")
     page = REPORTS.load("html").render(Report("x", results=(row,), verdicts=(message,)))
     row_of = (
-        '<td class="name">net run bbbbbbbb int8_ptq.tflite</td><td class="why"><p>as it was</p>'
+        '<td role="cell" class="name">net run bbbbbbbb int8_<wbr>ptq.<wbr>tflite</td>'
+        '<td role="cell" class="why"><p>as it was</p>'
     )
     assert f"✓</span> pass</span></td>{row_of}" in page
     page = REPORTS.load("html").render(BROKEN)
-    row_of = '<td class="name">build/c.onnx</td><td class="why"><p>build/c.onnx is not there</p>'
+    row_of = (
+        '<td role="cell" class="name">build/<wbr>c.<wbr>onnx</td>'
+        '<td role="cell" class="why"><p>build/c.onnx is not there</p>'
+    )
     assert f"!</span> error</span></td>{row_of}" in page
 
 
