@@ -571,7 +571,6 @@ def test_nan_outputs_are_refused(place):
         check([path], baseline=folder / "often.json", data=str(folder / "often.npz"))
 
 
-@pytest.mark.slow
 def test_a_check_imports_no_tensorflow(place):
     folder, path = place
     code = (
