@@ -45,8 +45,12 @@ LEAST_COUNTER_STEPS = 5
 _CHARGED_STATES = ("Charging", "Full", "Not charging")
 # android.os.BatteryManager has numbers for the same.
 _CHARGED_NUMBERS = ("2", "4", "5")
-CHARGED = "it is on a charger, so the current of its battery is not what the machine takes"
+_CHARGED = "it is on a charger, so the current of its battery is not what the machine takes"
 _LONGEST_LINE = 300
+
+
+class ChargedError(ValueError):
+    """A charger gave current while the machine was measured."""
 
 
 class PowerReading(NamedTuple):
@@ -111,7 +115,7 @@ def reason_without(one: PowerReading) -> str:
     if one.source is None:
         return "it tells neither the current nor the charge of a battery, and has no PMIC that does"
     if one.charging:
-        return CHARGED
+        return _CHARGED
     return ""
 
 
@@ -122,12 +126,12 @@ def powers(
 ) -> PowerBlocks:
     """The mean power of each block, without its first `settle_s` seconds.
 
-    ValueError with the reason if the readings do not tell it.
+    ValueError with the reason if the readings do not tell it: `ChargedError` of a charger.
     """
     blocks = (*idle, *load)
     every = [one for block in blocks for one in block]
     if any(one.charging for one in every):
-        raise ValueError(CHARGED)
+        raise ChargedError(_CHARGED)
     method, tells = _way(every)
     source = next(one.source for one in every if one.source is not None)
     usable = [[one for one in block if tells(one)] for block in blocks]

@@ -138,7 +138,7 @@ def measure(session: Session, timing: timings.Timing, source: energy.Source) -> 
         joules, low, high = energy.per_inference(blocks, run_ns)
     except ValueError as error:
         longer = "a longer inference, more --threads, or another machine may tell it"
-        remedy = _UNPLUG if str(error) == energy.CHARGED else longer
+        remedy = _UNPLUG if isinstance(error, energy.ChargedError) else longer
         raise VoidError(f"void: energy of {path.name}: {error}", remedy) from error
     whole = [watts * ns / 1e9 for watts, ns in zip(blocks.load_w, run_ns, strict=True)]
     return EnergyFigure(

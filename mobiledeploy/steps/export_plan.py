@@ -483,8 +483,13 @@ def _from_run(path: Path, config: ExportConfig) -> PlannedSource:
 def _own_model(config: ExportConfig, reporter: Reporter) -> PlannedSource:
     path = config.model
     assert path is not None
-    options = {"--arch": config.arch, "--alpha": config.alpha, "--groups": config.groups}
-    need_model_file(path, {**options, "--weights": config.weights})
+    options = {
+        "--arch": config.arch,
+        "--alpha": config.alpha,
+        "--groups": config.groups,
+        "--weights": config.weights,
+    }
+    need_model_file(path, options)
     if runs.is_run(path):
         return _from_run(path, config)
     if config.res is not None and not 1 <= config.res <= LARGEST_RESOLUTION:

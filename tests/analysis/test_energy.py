@@ -155,7 +155,7 @@ def test_the_counter_tells_the_unit_of_the_current() -> None:
 def test_a_charger_in_between_is_a_reason() -> None:
     block = gauge(1.0, 40)
     charged = [*block[:20], *(reading._replace(charging=True) for reading in block[20:])]
-    with pytest.raises(ValueError, match="is on a charger"):
+    with pytest.raises(energy.ChargedError, match="is on a charger"):
         energy.powers([block], [charged], 10)
 
 

@@ -58,10 +58,7 @@ def test_rows_are_those_of_table_2():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "alpha",
-    [pytest.param(1.0, marks=pytest.mark.slow), 0.35, pytest.param(1.4, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("alpha", [1.0, 0.35, 1.4])
 def test_weights_of_keras_applications_load_by_name(network, tmp_path, alpha):
     ours = network(build(alpha, 64, 10))
     ours.takes_weights_of(published(alpha, 64, 10), tmp_path / "w.h5")

@@ -17,7 +17,7 @@ def build(backbone="mobilenet_v1", alpha=0.25, resolution=64, classes=12):
 @pytest.mark.parametrize(
     ("backbone", "mult_adds", "parameters", "printed"),
     [
-        pytest.param("mobilenet_v1", 1_307_836_608, 5_086_036, (1.3, 5.1), marks=pytest.mark.slow),
+        ("mobilenet_v1", 1_307_836_608, 5_086_036, (1.3, 5.1)),
         ("mobilenet_v2", 787_273_408, 4_320_660, (0.8, 4.3)),
     ],
 )

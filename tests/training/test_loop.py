@@ -149,7 +149,7 @@ def test_it_learns_and_leaves_one_checkpoint_and_the_best_weights(tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("schedule", "ema"),
-    [("paper", True), pytest.param("finetune", False, marks=pytest.mark.slow)],
+    [("paper", True), ("finetune", False)],
 )
 def test_a_resumed_training_ends_like_an_uninterrupted_one(
     schedule: str, ema: bool, tmp_path: Path
